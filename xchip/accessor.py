@@ -1,0 +1,219 @@
+"""``.chips`` on Dataset and DataArray: each method hands over to a plain function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from xchip.arrays import Quality, Xarray, as_dataset, pixel_grid, quality_of
+from xchip.grid import Anchor, ChipGrid, Edge, chip_grid
+
+if TYPE_CHECKING:
+    import dask_geopandas
+    import geopandas
+    import pandas as pd
+
+    from xchip.stats import BlockFunction
+
+
+@xr.register_dataset_accessor("chips")
+@xr.register_dataarray_accessor("chips")
+class ChipsAccessor:
+    """Chips of an array with one-dimensional pixel-centre coordinates x and y and a CRS that rioxarray finds.
+
+    The accessor keeps no state: whatever the array is now is what counts.
+    """
+
+    def __init__(self, obj: Xarray) -> None:
+        self._obj = obj
+
+    def grid(self, size: Any = 256, *, stride: Any = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
+        """The chips' geometry. No pixel is read.
+
+        Parameters
+        ----------
+        size
+            Pixels, (height, width), or a ChipGrid, which is taken as it is.
+        stride
+            Pixels between chips, or (y, x); ``size`` unless given.
+        edge
+            "drop" keeps whole chips only; "pad", "shift" and "partial" go on to the border; see `ChipGrid`.
+        anchor
+            "origin" begins at the array's upper left pixel, "crs" at the CRS's origin, so that scenes share cells.
+
+        Returns
+        -------
+        ChipGrid
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+        >>> ds.chips.grid(256).shape
+        (2, 3)
+        """
+        return chip_grid(pixel_grid(as_dataset(self._obj)), size, stride=stride, edge=edge, anchor=anchor)
+
+    def stats(self, size: Any = 256, *, quality: Quality = None, **grid_options: Any) -> xr.Dataset:
+        """Quality fractions of each chip.
+
+        Parameters
+        ----------
+        size, **grid_options
+            As for `grid`.
+        quality
+            A band's name, a rule, a boolean DataArray (True = nodata), or a DataArray of `xchip.QualityClass` codes. None:
+            what the array says of itself; without a quality band, pixels are NODATA where all bands are.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``nodata_fraction`` of all pixels; ``defective_``, ``cloud_``, ``shadow_``, ``snow_``, ``water_`` and
+            ``clear_fraction`` of the valid ones, NaN where none is valid. float64 (time, chip_y, chip_x); lazy if the
+            array is. chip_y and chip_x are chip indices. In a stack of several items the grid is the stack's.
+        """
+        from xchip.stats import chip_stats
+
+        ds = as_dataset(self._obj)
+        array, rule = quality_of(ds, quality)
+        return chip_stats(array, chip_grid(pixel_grid(ds), size, **grid_options), rule)
+
+    def sums(self, function: BlockFunction, bands: str | list[str], size: Any = 256, *, n: int, **grid_options: Any) -> xr.DataArray:
+        """Custom statistics: sums over each chip of whatever ``function`` makes of the pixels.
+
+        Parameters
+        ----------
+        function
+            ``function(*blocks, cells)``, as for `xchip.stats.chip_sums`.
+        bands
+            The bands whose blocks it gets, in order.
+        size, **grid_options
+            As for `grid`.
+        n
+            How many sums it returns a cell.
+
+        Returns
+        -------
+        xarray.DataArray
+            float64 (time, sum, chip_y, chip_x), or without time like the array; lazy if the array is.
+        """
+        from xchip.stats import chip_sums
+
+        ds = as_dataset(self._obj)
+        grid = chip_grid(pixel_grid(ds), size, **grid_options)
+        arrays = [ds[name].transpose(..., "y", "x") for name in ([bands] if isinstance(bands, str) else bands)]
+        lead = arrays[0].dims[:-2]
+        data = chip_sums([array.data for array in arrays], grid, function, n=n)
+        coords = {name: coord for name, coord in arrays[0].coords.items() if set(coord.dims) <= set(lead)}
+        coords |= {"chip_y": grid.rows[0], "chip_x": grid.columns[0]}
+        return xr.DataArray(data, coords, (*lead, "sum", "chip_y", "chip_x"))
+
+    def index(
+        self,
+        size: Any = 256,
+        *,
+        quality: Quality = None,
+        max_nodata: float | None = None,
+        max_cloud: float | None = None,
+        item_id: str | None = None,
+        stride: Any = None,
+        edge: Edge = "drop",
+        anchor: Anchor = "origin",
+        **limits: float | None,
+    ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
+        """The table of chips: one row each, in the index schema.
+
+        Parameters
+        ----------
+        size, stride, edge, anchor
+            As for `grid`. Rows are numbered on each item's own grid, also in a stack of several items.
+        quality
+            As for `stats`.
+        max_nodata, max_cloud
+            Keep chips whose fraction is at most this (0 to 1). A chip without valid pixels has no cloud fraction, so
+            ``max_cloud`` drops it.
+        item_id
+            The item's id, for an array that has none.
+        **limits
+            max_defective, max_shadow, max_snow, max_water, min_clear.
+
+        Returns
+        -------
+        dask_geopandas.GeoDataFrame or geopandas.GeoDataFrame
+            Lazy for dask-backed arrays: one partition a time step, spatial partitions known. Immediate for NumPy.
+        """
+        from xchip.index import Limits, array_index
+
+        return array_index(
+            self._obj,
+            size,
+            quality=quality,
+            item_id=item_id,
+            limits=Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
+            stride=stride,
+            edge=edge,
+            anchor=anchor,
+        )
+
+    def isel(self, *, chip_y: int, chip_x: int, size: Any = 256, **grid_options: Any) -> Any:
+        """One chip, by its position in the grid: a slice of the array, padded where the window leaves it.
+
+        Parameters
+        ----------
+        chip_y, chip_x
+            Row and column of chips, from 0 at the upper left; negative numbers count from the end.
+        size, **grid_options
+            As for `grid`.
+
+        Returns
+        -------
+        Like the array
+            Lazy if the array is.
+
+        Raises
+        ------
+        IndexError
+            Outside the grid.
+        """
+        from xchip.extract import isel_chip
+
+        return isel_chip(self._obj, self.grid(size, **grid_options).chip(chip_y=chip_y, chip_x=chip_x))
+
+    def extract(self, rows: pd.DataFrame, *, pad: bool = False, batch: int = 64) -> xr.Dataset:
+        """The pixels of rows of an index, by item and position.
+
+        Parameters
+        ----------
+        rows
+            Rows of an index whose items are in the array; any order.
+        pad
+            Allow chips of several sizes: all are padded below and to the right to the largest, with nodata (0 where none
+            is declared).
+        batch
+            Chips in a chunk of the result.
+
+        Returns
+        -------
+        xarray.Dataset
+            (chip, y, x), a variable a band; coordinates chip_id, item_id, datetime, proj_code and the edges on ``chip``.
+            Lazy if the array is, in a graph that grows with the chunks that the chips touch.
+
+        Raises
+        ------
+        ValueError
+            If a row's item or window is not in the array, or chips differ in size and ``pad`` is False.
+        """
+        from xchip.extract import extract_rows
+
+        return extract_rows(self._obj, rows, pad=pad, batch=batch)
+
+    def _repr_html_(self) -> str:
+        from xchip.display import array_html
+
+        return array_html(self._obj)
+
+    def __repr__(self) -> str:
+        from xchip.display import array_text
+
+        return array_text(self._obj)

@@ -1,0 +1,338 @@
+"""Indexes in files: GeoParquet 1.1 with a bbox covering, and what xchip adds to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xchip.index import COLUMNS, EDGES, GRID_ATTRIBUTE, INTEGERS, STRINGS, empty_frame
+from xchip.stats import FRACTIONS
+
+if TYPE_CHECKING:
+    import geopandas
+    import pyarrow as pa
+
+SCHEMA_VERSION = "1.0"
+"""Version of the index schema, in the ``xchip`` metadata of each file."""
+
+SCHEMAS = ("xchip", "stacchip")
+
+PART = "part-{:06d}.parquet"
+
+
+def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchip") -> str:
+    """Write an index as GeoParquet.
+
+    Parameters
+    ----------
+    index
+        A geopandas or dask-geopandas frame with the index's columns; more columns are kept. A lazy one is computed here, one
+        task a partition, on the connected Dask cluster if there is one; rows never gather in one place.
+    path
+        ``*.parquet`` for one file, else a folder that gets a file a partition. Local, or a URL that fsspec opens. A file
+        appears whole or not at all. An index that is there already is replaced once the new one is complete.
+    schema
+        "xchip", or "stacchip" for the columns of stacchip's tables.
+
+    Returns
+    -------
+    str
+        ``path``.
+
+    Raises
+    ------
+    ValueError
+        If the index's columns are missing, or for an unknown schema.
+    FileExistsError
+        If the folder holds Parquet files that are no index parts.
+
+    Examples
+    --------
+    >>> import tempfile, xchip.testing
+    >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_index(ds.chips.index(256, item_id="scene"), f"{folder}/scene.parquet")
+    ...     len(geopandas.read_parquet(path))
+    6
+    """
+    if schema not in SCHEMAS:
+        raise ValueError(f"schema must be one of {SCHEMAS}, got {schema!r}")
+    missing = [name for name in COLUMNS if name not in index.columns]
+    if missing:
+        raise ValueError(f"not an index: the columns {missing} are missing")
+    text = os.fspath(path)
+    target: _Target = _RemoteTarget(text) if "://" in text else _LocalTarget(text)
+    options = getattr(index, "_meta", index).attrs.get(GRID_ATTRIBUTE)
+    if text.endswith(".parquet"):
+        target.write_one(index, schema, options)
+    else:
+        target.write_many(index, schema, options)
+    return text
+
+
+class _LocalTarget:
+    """A path on this machine's disks."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def write_one(self, index: Any, schema: str, options: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            _write_file(_frames(index), aside, schema, options)
+            os.replace(aside, self.path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def write_many(self, index: Any, schema: str, options: Any) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        old = sorted(self.path.glob("*.parquet"))
+        _check_parts([part.name for part in old], self.path)
+        aside = self.path / f".{secrets.token_hex(4)}.tmp"
+        aside.mkdir()
+        try:
+            names = _compute_parts(index, _LocalWriter(str(aside), schema, options))
+            for name in names:
+                os.replace(aside / name, self.path / name)
+            for part in old:
+                if part.name not in names:
+                    part.unlink()
+        finally:
+            shutil.rmtree(aside)
+
+
+class _LocalWriter:
+    """Writes part ``number`` into a folder."""
+
+    def __init__(self, folder: str, schema: str, options: Any) -> None:
+        self.folder, self.schema, self.options = folder, schema, options
+
+    def __call__(self, frame: geopandas.GeoDataFrame, number: int) -> str:
+        name = PART.format(number)
+        _write_file([frame], Path(self.folder) / name, self.schema, self.options)
+        return name
+
+
+class _RemoteTarget:
+    """A URL: each file is one put, so it appears whole or not at all."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def write_one(self, index: Any, schema: str, options: Any) -> None:
+        _put(self.url, _frames(index), schema, options)
+
+    def write_many(self, index: Any, schema: str, options: Any) -> None:
+        import fsspec
+
+        fs, folder = fsspec.core.url_to_fs(self.url)
+        old = [name.rsplit("/", 1)[-1] for name in (fs.ls(folder, detail=False) if fs.exists(folder) else [])]
+        old = [name for name in old if name.endswith(".parquet")]
+        _check_parts(old, self.url)
+        names = _compute_parts(index, _RemoteWriter(self.url, schema, options))
+        for name in set(old) - set(names):
+            fs.rm_file(f"{folder}/{name}")
+
+
+class _RemoteWriter:
+    """Writes part ``number`` below a URL."""
+
+    def __init__(self, url: str, schema: str, options: Any) -> None:
+        self.url, self.schema, self.options = url, schema, options
+
+    def __call__(self, frame: geopandas.GeoDataFrame, number: int) -> str:
+        name = PART.format(number)
+        _put(f"{self.url}/{name}", [frame], self.schema, self.options)
+        return name
+
+
+_Target = _LocalTarget | _RemoteTarget
+
+
+def _put(url: str, frames: Any, schema: str, options: Any) -> None:
+    import io
+
+    import fsspec
+
+    buffer = io.BytesIO()
+    _write_file(frames, buffer, schema, options)
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.pipe_file(path, buffer.getvalue())
+
+
+def _check_parts(names: Sequence[str], folder: Any) -> None:
+    strangers = [name for name in names if not (name.startswith("part-") and name[5:-8].isdigit())]
+    if strangers:
+        raise FileExistsError(f"{folder} holds Parquet files that are no parts of an index, such as {strangers[0]!r}; choose another folder")
+
+
+def _compute_parts(index: Any, writer: Any) -> list[str]:
+    if not hasattr(index, "dask"):
+        return [writer(index, 0)]
+    import dask
+
+    write = dask.delayed(writer, pure=False)
+    return list(dask.compute(*(write(part, number) for number, part in enumerate(index.to_delayed()))))
+
+
+def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
+    """The partitions of an index, a few at a time."""
+    if not hasattr(index, "dask"):
+        yield index
+        return
+    import dask
+
+    delayed = index.to_delayed()
+    at_once = 2 * (os.cpu_count() or 1)
+    for first in range(0, len(delayed), at_once):
+        yield from dask.compute(*delayed[first : first + at_once])
+
+
+def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
+    """One Parquet file, a row group a frame. The footer comes last: it needs what all frames hold."""
+    import pyarrow.parquet as pq
+
+    writer, facts = None, _Facts(options)
+    try:
+        for frame in frames:
+            table = _stacchip_table(frame) if schema == "stacchip" else _table(frame)
+            facts.add(frame)
+            if writer is None:
+                writer = pq.ParquetWriter(target, table.schema, compression="zstd", write_page_index=True)
+                columns = table.schema
+            writer.write_table(table.cast(columns))
+        if writer is None:
+            columns = _table(empty_frame()).schema
+            writer = pq.ParquetWriter(target, columns, compression="zstd", write_page_index=True)
+        writer.add_key_value_metadata(facts.metadata(schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+class _Facts:
+    """What a file's metadata say, gathered as its frames go by."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self.bounds: list[np.ndarray] = []
+        self.types: set[str] = set()
+        self.grids: dict[str, dict[str, Any]] = {}
+
+    def add(self, frame: geopandas.GeoDataFrame) -> None:
+        self.options = frame.attrs.get(GRID_ATTRIBUTE, self.options)
+        if not len(frame):
+            return
+        self.bounds.append(frame.geometry.total_bounds)
+        self.types |= set(frame.geometry.geom_type.unique())
+        for sensor, grid in _grids(frame, self.options):
+            entry = {"sensor": sensor, "grid": grid}
+            self.grids.setdefault(json.dumps(entry, sort_keys=True), entry)
+
+    def metadata(self, schema: str) -> dict[str, str]:
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(self.types),
+            "crs": _projjson(),
+            "orientation": "counterclockwise",
+            "edges": "planar",
+            "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
+        }
+        bounds = np.array(self.bounds)
+        bounds = bounds[np.isfinite(bounds).all(axis=1)] if len(bounds) else bounds
+        if len(bounds):
+            column["bbox"] = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+        from xchip import __version__
+
+        xchip = {"schema_version": SCHEMA_VERSION, "software": f"xchip {__version__}", "grids": list(self.grids.values())}
+        return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
+
+
+def _grids(frame: geopandas.GeoDataFrame, options: Any) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """(sensor, grid) of each kind of row. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
+    from xchip.grid import ChipGrid, PixelGrid
+
+    first = ~frame.duplicated(["sensor", "proj_code", "item_id"])
+    for row in frame.loc[first, ["sensor", "proj_code", *EDGES, "width", "height"]].itertuples(index=False):
+        res_x, res_y = (row.proj_right - row.proj_left) / row.width, (row.proj_top - row.proj_bottom) / row.height
+        res_x, res_y = float(f"{res_x:.9g}"), float(f"{res_y:.9g}")
+        pixels = PixelGrid(row.proj_code, (res_x, 0, row.proj_left, 0, -res_y, row.proj_top), (1, 1))
+        phase_y, phase_x = ChipGrid(pixels, 1).phase
+        sensor = row.sensor if isinstance(row.sensor, str) else None
+        known = dict(options) if options else {}
+        yield sensor, known | {"proj_code": row.proj_code, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}
+
+
+def _projjson() -> dict[str, Any]:
+    import pyproj
+
+    return dict(pyproj.CRS.from_user_input("OGC:CRS84").to_json_dict())
+
+
+def _table(frame: geopandas.GeoDataFrame) -> pa.Table:
+    """The rows with WKB geometry and a bbox struct, in the schema's order and types, further columns after them."""
+    import pyarrow as pa
+
+    types: dict[str, pa.DataType] = {
+        **dict.fromkeys((*STRINGS, "proj_code"), pa.string()),
+        **dict.fromkeys(INTEGERS, pa.int32()),
+        **dict.fromkeys((*EDGES, *FRACTIONS), pa.float64()),
+        "datetime": pa.timestamp("us", tz="UTC"),
+    }
+    extra = [name for name in frame.columns if name not in COLUMNS and name != "bbox"]
+    arrays = {name: _column(frame[name], types.get(name)) for name in (*COLUMNS[:-1], *extra)}
+    return pa.table(arrays | _geometry_columns(frame))
+
+
+def _column(column: Any, dtype: Any) -> Any:
+    import pyarrow as pa
+
+    array = pa.array(column.array, from_pandas=column.dtype.kind != "f")
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    return array if dtype is None else array.cast(dtype)
+
+
+def _geometry_columns(frame: geopandas.GeoDataFrame) -> dict[str, Any]:
+    import pyarrow as pa
+    import shapely
+
+    shapes = np.asarray(frame.geometry.array)
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), shapely.bounds(shapes).reshape(-1, 4).T, strict=True)
+    bbox = {side: pa.array(np.ascontiguousarray(values)) for side, values in sides}
+    return {
+        "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
+        "bbox": pa.StructArray.from_arrays(list(bbox.values()), names=list(bbox)),
+    }
+
+
+def _stacchip_table(frame: geopandas.GeoDataFrame) -> pa.Table:
+    """The same rows in stacchip's columns. Its cloud share is of all pixels: cloud, shadow and defective ones."""
+    import pyarrow as pa
+
+    nodata = frame["nodata_fraction"].to_numpy()
+    masked = sum(frame[f"{name}_fraction"].to_numpy() for name in ("cloud", "shadow", "defective"))
+    cloudy = np.where(nodata == 1, 0.0, np.nan_to_num(masked) * (1 - nodata))
+    date = frame["datetime"].dt.date
+    return pa.table(
+        {
+            "chipid": _column(frame["chip_id"], pa.string()),
+            "platform": _column(frame["sensor"], pa.string()),
+            "item": _column(frame["item_id"], pa.string()),
+            "date": pa.array(date, pa.date32(), from_pandas=True),
+            "chip_index_x": _column(frame["chip_index_x"], pa.int64()),
+            "chip_index_y": _column(frame["chip_index_y"], pa.int64()),
+            "cloud_cover_percentage": pa.array(cloudy),
+            "nodata_percentage": pa.array(nodata),
+            **_geometry_columns(frame),
+        }
+    )

@@ -1,0 +1,288 @@
+"""Arrays as scenes: what an xarray object says of its pixels, its items and its quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xchip.grid import PixelGrid, proj_code
+from xchip.quality import CLEAR, NODATA, NodataRule, QualityRule
+
+SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
+"""(y, x) dimension names that are understood, in the order in which they are looked for."""
+
+Xarray = xr.Dataset | xr.DataArray
+
+
+@dataclass(frozen=True)
+class ArrayScene:
+    """The pixels that one time step of an array has of one item."""
+
+    pixels: PixelGrid
+    """The item's pixels, as far as the array holds them."""
+    time: int | None
+    """Position along ``time``; None for an array without it."""
+    row: int
+    """First row on the (north-up) array."""
+    column: int
+    """First column on the array."""
+    item_id: str
+    """The item's id; "" where the array does not say."""
+    collection: str | None
+    """Its collection."""
+    item_href: str | None
+    """Where its JSON is."""
+    sensor: str | None
+    """Name of the sensor's profile."""
+    datetime: np.datetime64
+    """UTC; NaT where unknown."""
+
+
+def as_dataset(obj: Xarray) -> xr.Dataset:
+    """A Dataset with dims (..., y, x), north up: y falls and x rises. A ``band`` dimension becomes variables.
+
+    Raises
+    ------
+    ValueError
+        If there are no one-dimensional x and y coordinates.
+    """
+    if isinstance(obj, xr.DataArray):
+        if "band" in obj.dims and "band" in obj.coords:
+            ds = obj.assign_coords(band=[str(name) for name in obj["band"].values]).to_dataset("band")
+            ds.attrs = dict(obj.attrs)
+        else:
+            ds = obj.to_dataset(name=obj.name or "data")
+    else:
+        ds = obj
+    ds = ds.rename({name: plain for name, plain in zip(_spatial_dims(ds), ("y", "x"), strict=True) if name != plain})
+    for name, downwards in (("y", True), ("x", False)):
+        values = ds[name].values
+        if values.size > 1 and (values[0] < values[-1]) == downwards:
+            ds = ds.isel({name: slice(None, None, -1)})
+    return ds
+
+
+def _spatial_dims(ds: xr.Dataset) -> tuple[str, str]:
+    for y, x in SPATIAL_DIMS:
+        if y in ds.dims and x in ds.dims:
+            for name in (y, x):
+                if name not in ds.coords or ds[name].ndim != 1:
+                    raise ValueError(
+                        f"dimension {name!r} has no one-dimensional coordinate of pixel centres, so the pixel grid is not known; a "
+                        "rotated or GCP-only raster has to be warped first (for example with rio.reproject)"
+                    )
+            return y, x
+    raise ValueError(f"no spatial dimensions: looked for {SPATIAL_DIMS}, the array has {tuple(ds.dims)}")
+
+
+def pixel_grid(ds: xr.Dataset) -> PixelGrid:
+    """The pixel lattice of a Dataset that `as_dataset` made.
+
+    Raises
+    ------
+    ValueError
+        Without a CRS, or where coordinates are not evenly spaced.
+    """
+    return PixelGrid.from_centres(y=ds["y"].values, x=ds["x"].values, crs=crs_of(ds))
+
+
+def crs_of(ds: xr.Dataset) -> str:
+    """The array's CRS as proj_code text."""
+    import rioxarray  # noqa: F401  registers .rio
+
+    crs = ds.rio.crs
+    if crs is None:
+        for name in ds.data_vars:
+            crs = ds[name].rio.crs
+            if crs is not None:
+                break
+    if crs is None:
+        raise ValueError("the array has no CRS; give it one, for example with ds.rio.write_crs('EPSG:32720')")
+    return _code_of_wkt(crs.to_wkt())
+
+
+@lru_cache(maxsize=256)
+def _code_of_wkt(wkt: str) -> str:
+    import pyproj
+
+    return proj_code(pyproj.CRS.from_wkt(wkt))
+
+
+def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]:
+    """The items of an array: one for each time step, or one for an array without ``time``.
+
+    ``item_id`` names the item of an array without ids. A stack of items of different extents gives each item's own part,
+    by the coordinates ``item_left``, ``item_bottom``, ``item_right`` and ``item_top`` that `xchip.stack` leaves.
+    """
+    whole = pixel_grid(ds)
+    steps: list[int | None] = list(range(ds.sizes["time"])) if "time" in ds.dims else [None]
+    if item_id is not None and len(steps) > 1:
+        raise ValueError(f"item_id={item_id!r} names one item, the array has {len(steps)} time steps; give a coordinate item_id on time")
+    scenes = []
+    for step in steps:
+        here = ds.coords if step is None else ds.coords.to_dataset().isel(time=step).coords
+        pixels, row, column = _own_part(whole, here)
+        if pixels is None:
+            continue
+        scenes.append(
+            ArrayScene(
+                pixels,
+                step,
+                row,
+                column,
+                item_id=item_id if item_id is not None else _text(here, "item_id", "id") or "",
+                collection=_text(here, "collection"),
+                item_href=_text(here, "item_href"),
+                sensor=_text(here, "sensor") or ds.attrs.get("sensor"),
+                datetime=_datetime(here),
+            )
+        )
+    return scenes
+
+
+def _own_part(whole: PixelGrid, coords: Any) -> tuple[PixelGrid | None, int, int]:
+    edges = [coords[name] for name in ("item_left", "item_bottom", "item_right", "item_top") if name in coords]
+    if len(edges) < 4 or any(edge.ndim for edge in edges):
+        return whole, 0, 0
+    left, bottom, right, top = (float(edge) for edge in edges)
+    (res_y, res_x), (height, width) = whole.res, whole.shape
+    first_column = max(0, round((left - whole.transform[2]) / res_x))
+    last_column = min(width, round((right - whole.transform[2]) / res_x))
+    first_row = max(0, round((whole.transform[5] - top) / res_y))
+    last_row = min(height, round((whole.transform[5] - bottom) / res_y))
+    if first_row >= last_row or first_column >= last_column:
+        return None, 0, 0
+    if (first_row, first_column, last_row, last_column) == (0, 0, height, width):
+        return whole, 0, 0
+    own = whole.window(row_off=first_row, col_off=first_column, height=last_row - first_row, width=last_column - first_column)
+    return own, first_row, first_column
+
+
+def _text(coords: Any, *names: str) -> str | None:
+    for name in names:
+        if name in coords and coords[name].ndim == 0:
+            value = coords[name].item()
+            if isinstance(value, str) and value:
+                return value
+    return None
+
+
+def _datetime(coords: Any) -> np.datetime64:
+    if "time" in coords and coords["time"].ndim == 0 and coords["time"].dtype.kind == "M":
+        return coords["time"].values.astype("datetime64[us]")
+    return np.datetime64("NaT", "us")
+
+
+def nodata_of(array: xr.DataArray) -> float | None:
+    """The value that means "no data" in an array; None where none is declared."""
+    import rioxarray  # noqa: F401  registers .rio
+
+    nodata = array.rio.nodata
+    if nodata is None:
+        nodata = array.rio.encoded_nodata
+    return None if nodata is None else float(nodata)
+
+
+def fill_of(array: xr.DataArray) -> Any:
+    """What fills pixels outside of an array: its nodata value, or 0, in its dtype."""
+    nodata = nodata_of(array)
+    return array.dtype.type(0 if nodata is None else nodata)
+
+
+Quality = str | QualityRule | NodataRule | xr.DataArray | None
+"""What ``quality=`` may be; see `quality_of`."""
+
+
+def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, QualityRule | None]:
+    """The array that tells each pixel's quality, and the rule that its values follow.
+
+    Parameters
+    ----------
+    ds
+        What `as_dataset` made.
+    quality
+        A band's name, a rule, a boolean DataArray (True = nodata), or a DataArray of `QualityClass` codes. None: the rule
+        that `xchip.stack` left in the attributes, else that of a band called like a known sensor's quality band, else
+        NODATA where all bands are nodata.
+
+    Returns
+    -------
+    array, rule
+        ``rule`` is None where the array holds class codes (uint8).
+
+    Raises
+    ------
+    ValueError
+        If there is no such band, or nothing says what its values mean.
+    """
+    if isinstance(quality, xr.DataArray):
+        array = as_dataset(quality.rename("quality"))["quality"]
+        if array.sizes["y"] != ds.sizes["y"] or array.sizes["x"] != ds.sizes["x"]:
+            raise ValueError(
+                f"quality= has {array.sizes['y']} x {array.sizes['x']} pixels (y, x), the array {ds.sizes['y']} x {ds.sizes['x']}"
+            )
+        if array.dtype.kind == "b":
+            return xr.where(array, np.uint8(NODATA), np.uint8(CLEAR)), None
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"quality= must be boolean (True = nodata) or hold QualityClass codes, got dtype {array.dtype}")
+        return array.astype(np.uint8), None
+    if isinstance(quality, NodataRule):
+        return _nodata_codes(ds, quality.bands), None
+    rule = quality if isinstance(quality, QualityRule) else _rule_of(ds, quality)
+    if rule is None:
+        return _nodata_codes(ds, tuple(str(name) for name in ds.data_vars if {"y", "x"} <= set(ds[name].dims))), None
+    return _variable(ds, rule.band), rule
+
+
+def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
+    from xchip.sensors import rule_for_band
+
+    left = ds.attrs.get("quality")
+    stacked = QualityRule.from_json(left) if isinstance(left, str) and left.startswith("{") else None
+    if band is None:
+        if stacked is not None and stacked.band in ds:
+            return stacked
+        known = (rule_for_band(str(name)) for name in ds.data_vars)
+        rule = next((rule for rule in known if rule is not None), None)
+        if rule is None:
+            return None
+        band = next(str(name) for name in ds.data_vars if rule_for_band(str(name)) is rule)
+    else:
+        array = _variable(ds, band)
+        rule = stacked if stacked is not None and stacked.band == band else rule_for_band(band)
+        if rule is None and array.dtype.kind == "b":
+            return QualityRule(band, ((NODATA, (1,)),), source="boolean band, True = nodata")
+        if rule is None:
+            raise ValueError(
+                f"nothing says what the values of {band!r} mean; give a rule, such as "
+                f"quality=xchip.quality.values({band!r}, {{xchip.QualityClass.CLOUD: [8, 9]}})"
+            )
+    return QualityRule(band, rule.conditions, rule.default, rule.source, rule.ignored)
+
+
+def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
+    if name not in ds.data_vars:
+        raise ValueError(f"there is no band {name!r} for quality; the array has {[str(band) for band in ds.data_vars]}")
+    return ds[name]
+
+
+def _nodata_codes(ds: xr.Dataset, bands: tuple[str, ...]) -> xr.DataArray:
+    """NODATA where all bands are, else CLEAR: uint8."""
+    if not bands:
+        raise ValueError("the array has no bands")
+    missing: xr.DataArray | None = None
+    for name in bands:
+        band = _variable(ds, name)
+        nodata = nodata_of(band)
+        if band.dtype.kind == "f":
+            absent = band.isnull() if nodata is None or np.isnan(nodata) else band.isnull() | (band == nodata)
+        elif nodata is None:
+            return xr.full_like(band, CLEAR, dtype=np.uint8)
+        else:
+            absent = band == nodata
+        missing = absent if missing is None else missing & absent
+    return xr.where(missing, np.uint8(NODATA), np.uint8(CLEAR))

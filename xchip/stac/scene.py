@@ -1,0 +1,107 @@
+"""What xchip knows of one STAC item once it is understood: plain values that travel to any worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from xchip.grid import PixelGrid
+from xchip.quality import NodataRule, QualityRule
+
+
+class ItemError(ValueError):
+    """An item that can't be used. The message begins ``item '<id>'``, and says what is missing and where it was looked for."""
+
+    def __init__(self, item_id: str, problem: str) -> None:
+        super().__init__(f"item {item_id!r}: {problem}")
+        self.item_id = item_id
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
+        return type(self), (self.item_id, self.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a raster file says of itself."""
+
+    grid: PixelGrid
+    """The file's own pixels and CRS."""
+    dtypes: tuple[str, ...]
+    """NumPy dtype of each band."""
+    nodata: tuple[float | None, ...]
+    """Nodata value of each band."""
+    block: tuple[int, int]
+    """(height, width) of the blocks that the file is stored in."""
+    masked: bool
+    """Whether a mask band goes with the data."""
+    alpha: int | None = None
+    """Number (from 1) of the band tagged as alpha."""
+    descriptions: tuple[str | None, ...] = ()
+    """Name of each band, where the file gives one."""
+    scales: tuple[float, ...] = ()
+    """Scale of each band."""
+    offsets: tuple[float, ...] = ()
+    """Offset of each band."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One band of an item: a variable of the stack."""
+
+    name: str
+    """The variable's name."""
+    asset: str
+    """Key of the item's asset."""
+    href: str
+    """What GDAL opens: an absolute path, a URL or a /vsi path."""
+    grid: PixelGrid
+    """The band's own pixels."""
+    dtype: str
+    """NumPy dtype as stored."""
+    index: int = 1
+    """Number of the band in its file, from 1."""
+    count: int = 1
+    """How many bands the file has."""
+    nodata: float | None = None
+    """The value that means "no data"; None where the source declares none."""
+    scale: float = 1.0
+    """physical = stored * scale + offset."""
+    offset: float = 0.0
+    """See ``scale``."""
+    common_name: str | None = None
+    """STAC common name, such as "red"."""
+    block: tuple[int, int] | None = None
+    """(height, width) of the file's blocks, where known."""
+    masked: bool = False
+    """Whether a mask band of the file says where data are (only ever True if the file was opened)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One item, understood."""
+
+    item_id: str
+    """The item's id."""
+    collection: str | None
+    """Its collection's id."""
+    href: str | None
+    """Where the item's JSON is."""
+    datetime: datetime
+    """With zone, UTC; start_datetime where ``datetime`` is null."""
+    sensor: str | None
+    """Name of the `SensorProfile`; None for an unknown product."""
+    grid: PixelGrid
+    """The scene's pixels: the finest among the profile's bands, or among the data assets."""
+    bands: tuple[Band, ...]
+    """The bands that were asked for (or the default ones), in that order."""
+    rule: QualityRule | NodataRule
+    """How its quality is read."""
+    quality: tuple[Band, ...]
+    """The band of a `QualityRule`, or the data bands of a `NodataRule`."""
+    bbox: tuple[float, float, float, float] | None = None
+    """(west, south, east, north) as published."""
+    block: tuple[int, int] | None = None
+    """(height, width) of file blocks on the scene's grid, from the files or the profile."""
+    origins: dict[str, str] = field(default_factory=dict, compare=False)
+    """For people: where "crs", "grid", "bands", "datetime", "sensor" and "quality" came from."""
