@@ -119,6 +119,7 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
     by the coordinates ``item_left``, ``item_bottom``, ``item_right`` and ``item_top`` that `xchip.stack` leaves.
     """
     whole = pixel_grid(ds)
+    ds = _with_labels_in_memory(ds)
     steps: list[int | None] = list(range(ds.sizes["time"])) if "time" in ds.dims else [None]
     if item_id is not None and len(steps) > 1:
         raise ValueError(f"item_id={item_id!r} names one item, the array has {len(steps)} time steps; give a coordinate item_id on time")
@@ -142,6 +143,14 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
             )
         )
     return scenes
+
+
+def _with_labels_in_memory(ds: xr.Dataset) -> xr.Dataset:
+    """The labels of time steps as NumPy arrays: ``ds.chunk()`` makes them lazy, short as they are."""
+    lazy = {name: coord for name, coord in ds.coords.items() if set(coord.dims) <= {"time"} and hasattr(coord.data, "dask")}
+    if not lazy:
+        return ds
+    return ds.assign_coords({name: coord.compute(scheduler="sync") for name, coord in lazy.items()})
 
 
 def _own_part(whole: PixelGrid, coords: Any) -> tuple[PixelGrid | None, int, int]:

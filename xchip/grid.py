@@ -339,6 +339,32 @@ class ChipGrid:
         _, off, height = self.rows
         return self.pixels.y_edges(off + height), self.pixels.y_edges(off)
 
+    def footprints(self) -> np.ndarray:
+        """Outline of each chip in longitude and latitude (EPSG:4326), in the order of iteration: shapely geometries, (chips,)."""
+        from xchip.footprints import footprints
+
+        return footprints(self)
+
+    def outline(self) -> Any:
+        """A little more than the scene with all its chips, in longitude and latitude: a shapely Polygon or MultiPolygon."""
+        import shapely
+
+        from xchip.footprints import STRAY, outline
+
+        first, last = zip(*(self._reach(axis) for axis in (0, 1)), strict=True)
+        size = {"height": last[0] - first[0], "width": last[1] - first[1]}
+        shape = outline(self.pixels.window(row_off=first[0], col_off=first[1], **size))
+        # Its edges may stray from those of the chips, which must lie inside.
+        west, south, east, north = shape.bounds
+        margin = 2 * STRAY * max(east - west, north - south)
+        return shape.buffer(margin, join_style="mitre").intersection(shapely.box(-180, -90, 180, 90))
+
+    def _reach(self, axis: int) -> tuple[int, int]:
+        """First and last pixel along an axis that is in the scene or in a chip."""
+        _, offset, length = self.columns if axis else self.rows
+        ends = np.concatenate(([0, self.pixels.shape[axis]], offset, offset + length))
+        return int(ends.min()), int(ends.max())
+
 
 def chip_grid(pixels: PixelGrid, size: Any = 256, *, stride: Any = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
     """A `ChipGrid` from what callers pass as ``size``: pixels, (height, width), or a ChipGrid, which is taken as it is.

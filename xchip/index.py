@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,8 +157,13 @@ def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: L
     }
     geometry = geopandas.array.GeometryArray(chosen(grid.footprints()), crs=_lonlat())
     frame = geopandas.GeoDataFrame(pd.DataFrame(columns, copy=False), geometry=geometry)
-    frame.attrs[GRID_ATTRIBUTE] = {name: list(v) if isinstance(v, tuple) else v for name, v in grid.options.items()}
+    frame.attrs[GRID_ATTRIBUTE] = options_text(grid)
     return frame
+
+
+def options_text(grid: ChipGrid) -> str:
+    """A grid's size, stride, edge and anchor as JSON: pandas copies attributes deeply each time a column is taken."""
+    return json.dumps(grid.options)
 
 
 @cache
@@ -179,7 +185,7 @@ def empty_frame() -> geopandas.GeoDataFrame:
     return frame
 
 
-def lazy_index(parts: Sequence[Any], function: Any, outlines: Sequence[Any], options: dict[str, Any]) -> dask_geopandas.GeoDataFrame:
+def lazy_index(parts: Sequence[Any], function: Any, outlines: Sequence[Any], options: str) -> dask_geopandas.GeoDataFrame:
     """A dask-geopandas frame of ``function(part)`` for each part, with spatial partitions known beforehand."""
     import dask.dataframe as dd
     import dask_geopandas  # noqa: F401  makes dask build its own kind of frame
@@ -250,7 +256,7 @@ def _lazy_array_index(parts: Sequence[tuple[ArrayScene, ChipGrid, Any]], limits:
     import geopandas
 
     meta = empty_frame().copy()
-    meta.attrs[GRID_ATTRIBUTE] = {name: list(v) if isinstance(v, tuple) else v for name, v in whole.options.items()}
+    meta.attrs[GRID_ATTRIBUTE] = options_text(whole)
     make = dask.delayed(partial(_scene_frame), pure=True)
     frames = [make(scene, grid, limits, counts) for scene, grid, counts in parts]
     frame = dd.from_delayed(frames, meta=meta, verify_meta=False, prefix="chip-index")

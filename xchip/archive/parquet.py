@@ -196,6 +196,10 @@ def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
         yield from dask.compute(*delayed[first : first + at_once])
 
 
+# Arrow's own copy of the schema would hide key-value metadata that are added after it from readers of a folder.
+_WRITER: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "store_schema": False}
+
+
 def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
     """One Parquet file, a row group a frame. The footer comes last: it needs what all frames hold."""
     import pyarrow.parquet as pq
@@ -206,12 +210,11 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
             table = _stacchip_table(frame) if schema == "stacchip" else _table(frame)
             facts.add(frame)
             if writer is None:
-                writer = pq.ParquetWriter(target, table.schema, compression="zstd", write_page_index=True)
                 columns = table.schema
-            writer.write_table(table.cast(columns))
+                writer = pq.ParquetWriter(target, columns, **_WRITER)
+            writer.write_table(table if table.schema == columns else table.cast(columns))
         if writer is None:
-            columns = _table(empty_frame()).schema
-            writer = pq.ParquetWriter(target, columns, compression="zstd", write_page_index=True)
+            writer = pq.ParquetWriter(target, _table(empty_frame()).schema, **_WRITER)
         writer.add_key_value_metadata(facts.metadata(schema))
     finally:
         if writer is not None:
@@ -261,14 +264,16 @@ def _grids(frame: geopandas.GeoDataFrame, options: Any) -> Iterator[tuple[str | 
     """(sensor, grid) of each kind of row. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
     from xchip.grid import ChipGrid, PixelGrid
 
-    first = ~frame.duplicated(["sensor", "proj_code", "item_id"])
-    for row in frame.loc[first, ["sensor", "proj_code", *EDGES, "width", "height"]].itertuples(index=False):
+    first = frame.iloc[:1]
+    if (frame["item_id"] != first["item_id"].iloc[0]).any():
+        first = frame[~frame.duplicated(["sensor", "proj_code", "item_id"])]
+    for row in first[["sensor", "proj_code", *EDGES, "width", "height"]].itertuples(index=False):
         res_x, res_y = (row.proj_right - row.proj_left) / row.width, (row.proj_top - row.proj_bottom) / row.height
         res_x, res_y = float(f"{res_x:.9g}"), float(f"{res_y:.9g}")
         pixels = PixelGrid(row.proj_code, (res_x, 0, row.proj_left, 0, -res_y, row.proj_top), (1, 1))
         phase_y, phase_x = ChipGrid(pixels, 1).phase
         sensor = row.sensor if isinstance(row.sensor, str) else None
-        known = dict(options) if options else {}
+        known = json.loads(options) if options else {}
         yield sensor, known | {"proj_code": row.proj_code, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}
 
 
@@ -299,7 +304,7 @@ def _column(column: Any, dtype: Any) -> Any:
     array = pa.array(column.array, from_pandas=column.dtype.kind != "f")
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    return array if dtype is None else array.cast(dtype)
+    return array if dtype is None or array.type == dtype else array.cast(dtype)
 
 
 def _geometry_columns(frame: geopandas.GeoDataFrame) -> dict[str, Any]:

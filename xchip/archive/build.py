@@ -1,0 +1,168 @@
+"""Indexes of many items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xchip.archive.count import count_scene
+from xchip.grid import Anchor, ChipGrid, Edge, PixelGrid
+from xchip.index import ItemColumns, Limits, index_frame, lazy_index, options_text
+from xchip.quality import QualityRule
+from xchip.sensors import SensorProfile, rule_for_band
+from xchip.stac.header import read_header
+from xchip.stac.items import HeaderNeeded, plain_items, understand
+from xchip.stac.scene import ItemError, Scene
+
+if TYPE_CHECKING:
+    import dask_geopandas
+    import geopandas
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done with each item; it travels to the workers."""
+
+    size: Any
+    stride: Any
+    edge: Edge
+    anchor: Anchor
+    sensor: str | SensorProfile | None
+    quality: str | QualityRule | None
+    limits: Limits
+
+    def grid(self, pixels: PixelGrid) -> ChipGrid:
+        """The chips of a scene."""
+        return ChipGrid(pixels, self.size, self.stride, self.edge, self.anchor)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadItem:
+    """An item whose metadata leave a question that only a file's header answers: the worker asks it."""
+
+    item: dict[str, Any]
+    href: str | None
+
+
+def index_items(
+    items: Any,
+    size: Any = 256,
+    *,
+    sensor: str | SensorProfile | None = None,
+    quality: str | QualityRule | None = None,
+    max_nodata: float | None = None,
+    max_cloud: float | None = None,
+    stride: Any = None,
+    edge: Edge = "drop",
+    anchor: Anchor = "origin",
+    **limits: float | None,
+) -> dask_geopandas.GeoDataFrame:
+    """The chip index of STAC items, lazily: one partition and one task an item.
+
+    Each task reads the item's quality band once, in strips and at its own resolution, counts, and returns a table. A product
+    without a quality band is read only where its bands declare nodata.
+
+    Parameters
+    ----------
+    items
+        pystac Items, an ItemCollection, an ItemSearch, dicts, paths or URLs of JSON or stac-geoparquet; one or many.
+    size, stride, edge, anchor
+        As for `xchip.ChipGrid`: pixels of the item's own grid.
+    sensor
+        A profile or its name, where the items do not tell it.
+    quality
+        A rule in place of the product's own, or the name of a quality band whose rule is known.
+    max_nodata, max_cloud, **limits
+        Which chips to keep, as for ``.chips.index``.
+
+    Returns
+    -------
+    dask_geopandas.GeoDataFrame
+        Columns as in the index schema. ``spatial_partitions`` are known without reading: from the item's grid, or else its
+        bbox.
+
+    Raises
+    ------
+    ValueError
+        If there are no items, or an option is out of range.
+    xchip.ItemError
+        For an item that can't be understood: here if its metadata show it, in the task if only the file does.
+    """
+    recipe = Recipe(
+        size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits)
+    )
+    if isinstance(size, ChipGrid):
+        raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
+    options = options_text(recipe.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
+    parts: list[Scene | UnreadItem] = []
+    outlines = []
+    for item, href in plain_items(items):
+        try:
+            scene = understand_for_index(item, href, recipe, header=None)
+        except HeaderNeeded:
+            parts.append(UnreadItem(item, href))
+            outlines.append(_outline_of_bbox(item))
+        else:
+            parts.append(scene)
+            outlines.append(_outline(recipe.grid(scene.grid)))
+    return lazy_index(parts, partial(index_part, recipe=recipe), outlines, options)
+
+
+_ANY_PIXELS = PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1))
+
+
+def index_part(part: Scene | UnreadItem, recipe: Recipe) -> geopandas.GeoDataFrame:
+    """The index of one item: the task of `index_items`."""
+    scene = part if isinstance(part, Scene) else understand_for_index(part.item, part.href, recipe, header=read_header)
+    grid = recipe.grid(scene.grid)
+    try:
+        counts = count_scene(scene, grid)
+    except (OSError, ValueError) as error:
+        raise ItemError(scene.item_id, f"its quality can't be read: {error}") from error
+    return index_frame(grid, counts, item_columns(scene), recipe.limits)
+
+
+def item_columns(scene: Scene) -> ItemColumns:
+    """What the rows of a scene share."""
+    time = np.datetime64(scene.datetime.replace(tzinfo=None), "us")
+    return ItemColumns(scene.item_id, scene.collection, scene.href, scene.sensor, time)
+
+
+def understand_for_index(item: dict[str, Any], href: str | None, recipe: Recipe, *, header: Any) -> Scene:
+    """The item as its index needs it, with the recipe's quality rule."""
+    quality = recipe.quality
+    if quality is None:
+        return understand(item, href=href, sensor=recipe.sensor, header=header)
+    band = quality if isinstance(quality, str) else quality.band
+    scene = understand(item, href=href, sensor=recipe.sensor, assets=[band], header=header)
+    if isinstance(quality, QualityRule):
+        return replace(scene, rule=quality, quality=scene.bands)
+    if isinstance(scene.rule, QualityRule) and scene.quality[0].asset == scene.bands[0].asset:
+        return scene
+    rule = rule_for_band(band)
+    if rule is None:
+        raise ItemError(
+            scene.item_id, f"nothing says what the values of {band!r} mean; give quality= a rule, made with xchip.quality.values or bits"
+        )
+    return replace(scene, rule=rule, quality=scene.bands)
+
+
+@lru_cache(maxsize=4096)
+def _outline(grid: ChipGrid) -> Any:
+    return grid.outline()
+
+
+def _outline_of_bbox(item: dict[str, Any]) -> Any:
+    """The item's bbox as a polygon, or two where it crosses the antimeridian; the whole Earth where it has none."""
+    import shapely
+
+    bbox = item.get("bbox")
+    if not isinstance(bbox, (list, tuple)) or len(bbox) not in (4, 6):
+        return shapely.box(-180, -90, 180, 90)
+    west, south, east, north = (float(bbox[i]) for i in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4)))
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])

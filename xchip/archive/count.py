@@ -1,0 +1,132 @@
+"""Quality of an item's chips, straight from its files: each file is read once, strip by strip, at its own resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from xchip.counting import code_counter, compile_rule, count_classes
+from xchip.grid import ChipGrid, PixelGrid, alignment
+from xchip.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
+from xchip.stac.reader import BandReader, Source, fill_value, strips
+from xchip.stac.scene import Band, Scene
+from xchip.stats import AxisPlan, chip_areas, chip_plans, complete_counts, counter_for, sums_of_parts
+
+STRIP_PIXELS = 4_000_000
+"""Pixels of the scene's grid in a strip where bands have to be brought onto it."""
+
+
+def count_scene(scene: Scene, grid: ChipGrid) -> np.ndarray:
+    """Pixels of each `QualityClass` in each chip: int64 (7, chip_y, chip_x).
+
+    Reads the quality band, or the data bands of a product without one, in strips: memory does not grow with the scene.
+    """
+    if not len(grid):
+        return np.zeros((N_CLASSES, *grid.shape), np.int64)
+    rule = scene.rule
+    if isinstance(rule, NodataRule):
+        counts = _count_nodata(scene.quality, grid)
+    else:
+        counts = _count_band(scene.quality[0], rule, grid)
+    return complete_counts(counts, chip_areas(grid))
+
+
+def _count_band(band: Band, rule: QualityRule, grid: ChipGrid) -> np.ndarray:
+    aligned = alignment(source=band.grid, target=grid.pixels) if band.grid.crs == grid.pixels.crs else None
+    if aligned is None or min(aligned.y.factor, aligned.x.factor) < 1:
+        # Not on the scene's lattice, or finer than it: what the scene's pixels would hold is counted.
+        return _count_strips(_scene_strips(band, grid.pixels), rule, chip_plans(grid))
+    plans = chip_plans(grid, aligned, band.grid.shape)
+    return _count_strips(strips(band), rule, plans)
+
+
+def _count_strips(parts: Iterator[tuple[int, np.ndarray]], rule: QualityRule | None, plans: tuple[AxisPlan, AxisPlan]) -> np.ndarray:
+    """Counts from (first row, pixels) strips that follow each other."""
+    rows, columns = plans[0].cuts, plans[1].cuts
+    counts = np.zeros((N_CLASSES, len(rows) - 1, len(columns) - 1), np.int64)
+    for first, pixels in parts:
+        last = first + len(pixels)
+        inner = rows[(rows > first) & (rows < last)] - first
+        counter, pixels = counter_for(rule, pixels)
+        own = count_classes(pixels, counter, np.concatenate(([0], inner, [last - first])), columns)
+        at = int(np.searchsorted(rows, first, side="right")) - 1
+        counts[:, at : at + len(inner) + 1] += own
+    return sums_of_parts(counts, plans)
+
+
+def _windows(pixels: PixelGrid) -> Iterator[Any]:
+    """Strips of whole rows of the scene's grid."""
+    from rasterio.windows import Window
+
+    height, width = pixels.shape
+    step = max(1, STRIP_PIXELS // width)
+    return (Window(0, first, width, min(step, height - first)) for first in range(0, height, step))
+
+
+def _reader(band: Band, pixels: PixelGrid) -> BandReader:
+    from rasterio.enums import Resampling
+
+    # Rescaled values are NaN where the file's mask is 0.
+    dtype, nodata = ("float32", np.nan) if band.masked else (band.dtype, band.nodata)
+    return BandReader(
+        url=Source("", band, pixels, rescale=band.masked).to_url(),
+        spec=None,
+        resampling=Resampling.nearest,
+        dtype=np.dtype(dtype),
+        fill_value=fill_value(dtype, nodata),
+    )
+
+
+def _scene_strips(band: Band, pixels: PixelGrid) -> Iterator[tuple[int, np.ndarray]]:
+    reader = _reader(band, pixels)
+    for window in _windows(pixels):
+        yield window.row_off, reader.read(window)
+
+
+def _count_nodata(bands: tuple[Band, ...], grid: ChipGrid) -> np.ndarray:
+    plans = chip_plans(grid)
+    if any(not _may_be_nodata(band) for band in bands):
+        # A band that declares no nodata has data everywhere, so no pixel is nodata in all bands: nothing need be read.
+        counts = np.zeros((N_CLASSES, len(plans[0].cuts) - 1, len(plans[1].cuts) - 1), np.int64)
+        counts[CLEAR] = np.diff(plans[0].cuts)[:, None] * np.diff(plans[1].cuts)
+        return sums_of_parts(counts, plans)
+    return _count_strips(_nodata_strips(bands, grid.pixels), None, plans)
+
+
+def _may_be_nodata(band: Band) -> bool:
+    return band.masked or band.nodata is not None or np.dtype(band.dtype).kind == "f"
+
+
+def _nodata_strips(bands: tuple[Band, ...], pixels: PixelGrid) -> Iterator[tuple[int, np.ndarray]]:
+    """Strips of class codes: NODATA where all bands are, else CLEAR."""
+    if len({band.href for band in bands}) == 1 and bands[0].grid == pixels:
+        yield from _strips_of_file(bands)
+        return
+    # Coarse bands first: where one of them has data all over a strip, the fine ones need not be read.
+    in_order = sorted(bands, key=lambda band: band.grid.shape[0] * band.grid.shape[1])
+    readers = [(band, _reader(band, pixels)) for band in in_order]
+    for window in _windows(pixels):
+        missing = np.ones((window.height, window.width), bool)
+        for band, reader in readers:
+            missing &= _absent(reader.read(window), band)
+            if not missing.any():
+                break
+        yield window.row_off, np.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
+
+
+def _strips_of_file(bands: tuple[Band, ...]) -> Iterator[tuple[int, np.ndarray]]:
+    masked = any(band.masked for band in bands)
+    for first, values, *mask in strips(bands[0].href, [band.index for band in bands], mask=masked):
+        missing = np.ones(values.shape[1:], bool)
+        for band, plane in zip(bands, values, strict=True):
+            missing &= _absent(plane, band) if not masked else _absent(plane, band) | (mask[0] == 0)
+        yield first, np.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
+
+
+def _absent(values: np.ndarray, band: Band) -> np.ndarray:
+    absent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    if band.nodata is not None:
+        absent |= values == band.nodata
+    return absent
