@@ -1,0 +1,260 @@
+"""Reading items from whatever callers have: pystac objects, dicts, files, URLs, stac-geoparquet."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote, urljoin
+
+from xchip.stac.fields import mapping, text
+
+Found = tuple[dict[str, Any], str | None]
+"""(item as plain JSON with absolute hrefs, href of its JSON)."""
+
+_ACCEPTED = "pystac Items, an ItemCollection or an ItemSearch, dicts, paths or URLs (.json, .geojson, .ndjson, .parquet)"
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+_PARQUET = (".parquet", ".geoparquet", ".pq")
+_LINES = (".ndjson", ".jsonl", ".geojsonl", ".ndgeojson")
+
+
+def plain_items(items: Any) -> Iterator[Found]:
+    """Each item as plain JSON, with the href of its JSON (None where unknown), one after another.
+
+    Parameters
+    ----------
+    items
+        pystac Items, an ItemCollection, an ItemSearch, dicts (an Item or a FeatureCollection), paths or URLs of JSON, newline
+        delimited JSON or stac-geoparquet; one, or any iterable of them.
+
+    Yields
+    ------
+    tuple of (dict, str or None)
+        Asset hrefs are absolute: relative ones are resolved against the item's file, else against its self link.
+
+    Raises
+    ------
+    ValueError
+        Where there are no items, or something is no item; the message names what it was.
+
+    Examples
+    --------
+    >>> item = {"type": "Feature", "id": "a", "properties": {}, "assets": {"red": {"href": "./red.tif"}},
+    ...         "links": [{"rel": "self", "href": "https://example.com/a/a.json"}]}
+    >>> [(found["assets"]["red"]["href"], href) for found, href in plain_items([item])]
+    [('https://example.com/a/red.tif', 'https://example.com/a/a.json')]
+    """
+    empty = True
+    for found in _open(items):
+        empty = False
+        yield found
+    if empty:
+        raise ValueError(f"no items: {_describe(items)} has none; pass {_ACCEPTED}")
+
+
+def _open(items: Any) -> Iterator[Found]:
+    if isinstance(items, (str, os.PathLike)):
+        yield from _from_file(os.fspath(items))
+    elif isinstance(items, Mapping):
+        yield from _from_json(items, None, _describe(items))
+    elif hasattr(items, "items_as_dicts"):  # pystac_client.ItemSearch
+        for item in items.items_as_dicts():
+            yield from _from_json(item, None, "an item of the search")
+    elif type(items).__module__.partition(".")[0] in ("pystac", "pystac_client"):
+        yield from _from_pystac(items)
+    elif isinstance(items, Iterable) and not isinstance(items, (bytes, bytearray)):
+        for entry in items:
+            yield from _open(entry)
+    else:
+        raise ValueError(f"{_describe(items)} is no STAC item; pass {_ACCEPTED}")
+
+
+def _from_pystac(items: Any) -> Iterator[Found]:
+    kind = type(items).__name__
+    if kind == "ItemCollection":
+        for item in items:
+            yield from _from_pystac(item)
+    elif hasattr(items, "get_items"):
+        raise ValueError(f"a pystac {kind} ({items.id!r}) is no item; pass its items: {kind.lower()}.get_items()")
+    elif hasattr(items, "assets") and hasattr(items, "to_dict"):
+        yield from _from_json(items.to_dict(transform_hrefs=False), items.get_self_href(), f"pystac {kind}")
+    else:
+        raise ValueError(f"a {type(items).__module__}.{kind} is no STAC item; pass {_ACCEPTED}")
+
+
+def _from_json(value: Any, href: str | None, what: str, *, folder: str | None = None) -> Iterator[Found]:
+    """``href``: where the item's own JSON is; ``folder``: a file of several items, for hrefs that nothing else resolves."""
+    if isinstance(value, Mapping) and isinstance(value.get("features"), list):
+        for entry in value["features"]:
+            yield from _from_json(entry, None, what, folder=folder or href)
+        return
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} holds {_describe(value)}, which is no STAC item; pass {_ACCEPTED}")
+    if not isinstance(value.get("assets"), Mapping) or value.get("type", "Feature") != "Feature":
+        raise ValueError(f"{what} holds {_describe(value)}, which is no STAC item (type 'Feature' with assets); pass {_ACCEPTED}")
+    own = href or self_href(value)
+    yield resolved(dict(value), own or folder), own
+
+
+def self_href(item: Mapping[str, Any]) -> str | None:
+    """The item's self link, if it is absolute."""
+    links = item.get("links")
+    for link in links if isinstance(links, (list, tuple)) else ():
+        href = text(mapping(link).get("href"))
+        if mapping(link).get("rel") == "self" and href and is_absolute(href):
+            return _local(href)
+    return None
+
+
+def is_absolute(href: str) -> bool:
+    """Whether ``href`` needs nothing else: a URL, an absolute path, or a /vsi path."""
+    return bool(_SCHEME.match(href)) or href.startswith("/") or os.path.isabs(href)
+
+
+def _local(href: str) -> str:
+    """file:///a%20b -> /a b; the rest as it is."""
+    return unquote(href[len("file://") :]) if href.startswith("file:///") else href
+
+
+def resolve(href: str, base: str | None) -> str:
+    """``href`` made absolute against the JSON at ``base``.
+
+    Examples
+    --------
+    >>> resolve("../red.tif", "s3://bucket/items/a/a.json")
+    's3://bucket/items/red.tif'
+    """
+    if base is None or is_absolute(href):
+        # A path from the root is a local file also in the answer of a server, as for pystac.
+        return _local(href)
+    if _is_http(base):
+        return urljoin(base, href)
+    scheme = _SCHEME.match(base)
+    prefix = scheme.group(0) if scheme else ""
+    folder = posixpath.dirname(base[len(prefix) :].replace(os.sep, "/"))
+    return prefix + posixpath.normpath(posixpath.join(folder, href))
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def resolved(item: dict[str, Any], base: str | None) -> dict[str, Any]:
+    """A copy of ``item`` whose asset hrefs, alternate ones too, are absolute."""
+    assets: dict[str, Any] = {}
+    for key, asset in mapping(item.get("assets")).items():
+        assets[key] = asset
+        if not isinstance(asset, Mapping):
+            continue
+        assets[key] = {**asset, "href": resolve(asset["href"], base)} if text(asset.get("href")) else dict(asset)
+        alternates = mapping(asset.get("alternate"))
+        if alternates:
+            assets[key]["alternate"] = {
+                name: {**other, "href": resolve(other["href"], base)} if text(mapping(other).get("href")) else other
+                for name, other in alternates.items()
+            }
+    return {**item, "assets": assets}
+
+
+def _from_file(path: str) -> Iterator[Found]:
+    if not _SCHEME.match(path):
+        path = os.path.abspath(os.path.expanduser(path))
+        if os.path.isdir(path):
+            raise ValueError(f"{path!r} is a folder; pass its item files, such as sorted(Path({path!r}).glob('*.json'))")
+        if not os.path.exists(path):
+            raise ValueError(f"there is no file {path!r}; items come as {_ACCEPTED}")
+    path = _local(path)
+    bare = re.split(r"[?#]", path)[0].lower() if _SCHEME.match(path) else path.lower()
+    if bare.endswith(_PARQUET):
+        for row in _parquet_items(path):
+            yield from _from_json(row, None, path, folder=path)
+        return
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        content = file.read()
+    if bare.endswith(_LINES):
+        for entry in _json_lines(content, path):
+            yield from _from_json(entry, None, path, folder=path)
+        return
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{path!r} is not JSON: {error}") from error
+    for entry in value if isinstance(value, list) else [value]:
+        yield from _from_json(entry, None if isinstance(value, list) else path, path, folder=path)
+
+
+def _json_lines(content: bytes, path: str) -> Iterator[Any]:
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} of {path!r} is not JSON: {error}") from error
+
+
+_TOP_LEVEL = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection")
+
+
+def _parquet_items(path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a stac-geoparquet file as items: nulls dropped, properties gathered, geometry from WKB."""
+    import fsspec
+    import pyarrow.parquet as pq
+
+    with fsspec.open(path, "rb") as file:
+        table = pq.ParquetFile(file)
+        absent = [name for name in ("id", "assets") if name not in table.schema_arrow.names]
+        if absent:
+            raise ValueError(f"{path!r} is no stac-geoparquet: it has no column {' and no '.join(absent)}")
+        for batch in table.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                yield _item_of_row(row)
+
+
+def _item_of_row(row: dict[str, Any]) -> dict[str, Any]:
+    known = {name: _plain(row[name], name) for name in _TOP_LEVEL if row.get(name) is not None}
+    assets = known.get("assets")
+    known["assets"] = json.loads(assets) if isinstance(assets, str) else assets
+    box = known.get("bbox")
+    if isinstance(box, Mapping):
+        known["bbox"] = [box[name] for name in ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax") if name in box]
+    properties = {name: _plain(value, name) for name, value in row.items() if name not in _TOP_LEVEL and value is not None}
+    return {"type": "Feature", **known, "properties": {"datetime": None, **properties}}
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A value of a Parquet row as JSON has it: nulls of structs dropped, times as text, WKB as GeoJSON."""
+    if isinstance(value, dict):
+        return {key: _plain(inner, key) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        if value and all(isinstance(entry, tuple) and len(entry) == 2 for entry in value):  # a map column
+            return {str(key): _plain(inner, str(key)) for key, inner in value if inner is not None}
+        return [_plain(inner, name) for inner in value]
+    if isinstance(value, dt.datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=dt.UTC)).isoformat().replace("+00:00", "Z")
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        import shapely
+        from shapely.geometry import mapping as geojson
+
+        return json.loads(json.dumps(geojson(shapely.from_wkb(value))))
+    return value
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        kind = value.get("type")
+        if kind == "Collection" or kind == "Catalog":
+            return f"a STAC {kind} ({value.get('id')!r})"
+        return f"a {kind} ({value.get('id')!r})" if isinstance(kind, str) else f"a dict with keys {sorted(map(str, value))[:6]}"
+    if isinstance(value, (list, tuple, set)):
+        return f"an empty {type(value).__name__}" if not value else f"a {type(value).__name__}"
+    if isinstance(value, (str, os.PathLike)):
+        return repr(os.fspath(value))
+    return f"{type(value).__name__} {str(value)[:60]!r}"
