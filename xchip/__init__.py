@@ -21,8 +21,8 @@ _HOMES = {
     "SensorProfile": "xchip.sensors",
     "chip_sums": "xchip.stats",
     "index_items": "xchip.archive.build",
-    "plot": "xchip.plot",
-    "preview": "xchip.plot",
+    "plot": "xchip.plotting",
+    "preview": "xchip.plotting",
     "stack": "xchip.stac.stack",
     "write_index": "xchip.archive.parquet",
 }
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from xchip.archive.build import index_items
     from xchip.archive.parquet import write_index
     from xchip.grid import ChipGrid, PixelGrid
-    from xchip.plot import plot, preview
+    from xchip.plotting import plot, preview
     from xchip.quality import QualityClass
     from xchip.sensors import SensorProfile
     from xchip.stac.scene import ItemError

@@ -1,0 +1,303 @@
+"""The command line: what it writes, says and refuses, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas
+import pytest
+from click.testing import CliRunner, Result
+from pandas.testing import assert_frame_equal
+
+import xchip
+from xchip.cli import Pixels, _conditions, main
+from xchip.quality import BitField
+from xchip.testing import write_scene
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner(env=env).invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, message: str) -> None:
+    """One clear line on stderr, status 1."""
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("Error: ")
+    assert re.search(message, line), line
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("scenes")
+    return [write_scene(folder, item_id=f"synthetic-{seed}", seed=seed, shape=(512, 768), clouds=0.4) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder in which the demo ran, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-c", "from xchip.cli import main; main()", "demo", "--scenes", "2", "--pixels", "1024"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "indexed 2 of 2 scenes"
+    return folder, done.stdout
+
+
+# -- start ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_loads_no_library() -> None:
+    script = """
+import sys
+from xchip.cli import main
+main(["--help"], standalone_mode=False)
+main(["index", "--help"], standalone_mode=False)
+heavy = "rasterio dask distributed geopandas pyproj shapely stackstac pystac matplotlib fsspec tqdm".split()
+print("loaded:", [name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "loaded: []" in done.stdout, done.stderr
+    for word in ("demo", "index", "info", "--version", "--max-cloud"):
+        assert word in done.stdout
+
+
+def test_version() -> None:
+    assert run("--version").output.strip() == f"xchip, version {xchip.__version__}"
+
+
+def test_entry_point_is_installed() -> None:
+    done = subprocess.run([str(Path(sys.executable).parent / "xchip"), "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("xchip, version")
+
+
+# -- demo ----------------------------------------------------------------------------------------------------------
+
+
+def test_demo_leaves_scenes_index_and_pictures(demo: tuple[Path, str]) -> None:
+    folder, said = demo
+    rows = geopandas.read_parquet(folder / "xchip-demo" / "index.parquet")
+    assert rows.groupby("item_id").size().to_dict() == {"synthetic-01": 16, "synthetic-02": 16}
+    assert f"{len(rows)} chips; " in said
+    assert "Synthetic scenes" in said
+    for name in ("index.png", "chips.png"):
+        assert (folder / "xchip-demo" / name).read_bytes().startswith(b"\x89PNG")
+        assert f"xchip-demo/{name}" in said
+
+
+def test_lines_that_the_demo_prints_do_the_same(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, said = demo
+    lines = said.split("The same in Python:")[1]
+    monkeypatch.chdir(folder)
+    before = geopandas.read_parquet("xchip-demo/index.parquet")
+    names: dict[str, object] = {}
+    exec(lines.replace("\n    ", "\n"), names)
+    assert_frame_equal(geopandas.read_parquet("xchip-demo/index.parquet"), before)
+    assert names["chips"].sizes["chip"] == len(names["clear"])
+
+
+def test_readme_runs_after_the_demo(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo[0])
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 6
+    names: dict[str, object] = {}
+    exec("\n".join(blocks), names)
+    assert names["mean"].sizes == {"time": 2, "chip_y": 4, "chip_x": 4}
+
+
+def test_demo_scenes_may_be_few_and_chips_not_square(tmp_path: Path) -> None:
+    result = run("demo", "-o", tmp_path / "out", "--scenes", 1, "--pixels", 256, "--size", "64x128")
+    assert result.exit_code == 0, result.output
+    assert "(64, 128)" in result.output
+    assert len(geopandas.read_parquet(tmp_path / "out" / "index.parquet")) == 8
+
+
+def test_demo_with_chips_larger_than_scenes(tmp_path: Path) -> None:
+    result = run("demo", "-o", tmp_path, "--scenes", 1, "--pixels", 256, "--size", 512)
+    assert result.exit_code == 1
+    message = "Error: no chip of 512 pixels fits into a scene of 256 x 256; choose a smaller --size"
+    assert result.stderr.splitlines()[-1] == message
+
+
+# -- index ---------------------------------------------------------------------------------------------------------
+
+
+def test_index_is_what_the_library_writes(items: list[Path], tmp_path: Path) -> None:
+    result = run("index", *items, "-o", tmp_path / "out", "--size", 128)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "indexed 2 of 2 scenes\n"
+    assert result.stdout == f"48 chips of 2 scenes in {tmp_path / 'out'}\n"
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+    expected = xchip.index_items(items, 128).compute().reset_index(drop=True)
+    path = xchip.write_index(xchip.index_items(items, 128), str(tmp_path / "expected.parquet"))
+    assert len(expected) == len(geopandas.read_parquet(path)) == 48
+    run("index", *items, "-o", tmp_path / "one.parquet", "--size", 128)
+    assert_frame_equal(geopandas.read_parquet(tmp_path / "one.parquet"), geopandas.read_parquet(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        (["--size", "64x256"], {"size": (64, 256)}),
+        (["--stride", "100", "--size", "128"], {"size": 128, "stride": 100}),
+        (["--edge", "pad"], {"edge": "pad"}),
+        (["--anchor", "crs", "--edge", "partial"], {"anchor": "crs", "edge": "partial"}),
+        (["--max-cloud", "0.4", "--max-nodata", "0.1", "--size", "64"], {"size": 64, "max_cloud": 0.4, "max_nodata": 0.1}),
+        (["--sensor", "sentinel-2-l2a", "--quality", "scl"], {"sensor": "sentinel-2-l2a", "quality": "scl"}),
+    ],
+)
+def test_every_option_reaches_the_library(items: list[Path], tmp_path: Path, options: list[str], keywords: dict) -> None:
+    result = run("index", items[0], "-o", tmp_path / "out.parquet", *options)
+    assert result.exit_code == 0, result.output
+    expected = xchip.index_items(items[0], **keywords).compute()
+    written = geopandas.read_parquet(tmp_path / "out.parquet")
+    assert written.chip_id.tolist() == expected.chip_id.tolist()
+    assert written.clear_fraction.tolist() == pytest.approx(expected.clear_fraction.tolist(), nan_ok=True)
+
+
+def test_options_come_from_the_environment(items: list[Path], tmp_path: Path) -> None:
+    environment = {"XCHIP_INDEX_SIZE": "64x96", "XCHIP_INDEX_OUTPUT": str(tmp_path / "out.parquet")}
+    assert run("index", items[0], env=environment).exit_code == 0
+    rows = geopandas.read_parquet(tmp_path / "out.parquet")
+    assert set(zip(rows.height, rows.width, strict=True)) == {(64, 96)}
+
+
+def test_index_reads_an_item_collection(items: list[Path], tmp_path: Path) -> None:
+    features = [json.loads(item.read_text()) for item in items]
+    for feature, path in zip(features, items, strict=True):
+        for asset in feature["assets"].values():
+            asset["href"] = str(path.parent / asset["href"])
+    collection = tmp_path / "items.json"
+    collection.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    result = run("index", collection, "-o", tmp_path / "out")
+    assert "12 chips of 2 scenes" in result.output
+
+
+def test_index_refuses_in_one_line(items: list[Path], tmp_path: Path) -> None:
+    refused(run("index", tmp_path / "none.json", "-o", tmp_path / "out"), "none.json")
+    refused(run("index", items[0], "-o", tmp_path / "out", "--size", 0), "at least 1 pixel, got 0")
+    refused(run("index", items[0], "-o", tmp_path / "out", "--sensor", "camera"), "sensor 'camera' is not known")
+    refused(run("index", items[0], "-o", tmp_path / "out", "--edge", "shift", "--anchor", "crs"), 'edge="shift"')
+    (tmp_path / "broken.json").write_text("{")
+    refused(run("index", tmp_path / "broken.json", "-o", tmp_path / "out"), "broken.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_index_of_a_missing_file_names_the_item(items: list[Path], tmp_path: Path) -> None:
+    item = json.loads(items[0].read_text())
+    (tmp_path / "item.json").write_text(json.dumps(item))  # the files are elsewhere
+    result = run("index", tmp_path / "item.json", "-o", tmp_path / "out.parquet")
+    refused(result, "item 'synthetic-1': .*SCL.tif")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("option", [["--size", "big"], ["--size", "1x2x3"], ["--max-cloud", "75"], ["--edge", "round"]])
+def test_wrong_options_are_usage_errors(items: list[Path], tmp_path: Path, option: list[str]) -> None:
+    result = run("index", items[0], "-o", tmp_path, *option)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = run("--debug", "index", tmp_path / "none.json", "-o", tmp_path)
+    assert isinstance(result.exception, (ValueError, OSError))
+
+
+def test_pixels_are_numbers_or_pairs() -> None:
+    assert Pixels().convert("256", None, None) == 256
+    assert Pixels().convert("64x128", None, None) == (64, 128)
+    assert Pixels().convert(256, None, None) == 256
+
+
+# -- info ----------------------------------------------------------------------------------------------------------
+
+
+def test_info_tells_facts_and_where_they_come_from(items: list[Path]) -> None:
+    result = run("info", items[0])
+    assert result.exit_code == 0, result.output
+    said = {line.split()[0]: " ".join(line.split()) for line in result.stdout.splitlines() if line.split()}
+    assert said["synthetic-1"] == "synthetic-1"
+    assert said["CRS"] == "CRS EPSG:32719 (WGS 84 / UTM zone 19S) from proj:code of the item"
+    assert said["grid"].startswith("grid 512 x 768 pixels of 10 x 10 m (height x width) from proj:")
+    assert said["sensor"].startswith("sensor sentinel-2-l2a from ")
+    assert said["scl"] == f"scl scl uint8 0 20 x 20 256 x 384 {items[0].parent / 'SCL.tif'}"
+    assert said["CLOUD"] == "CLOUD values 8-10"
+    assert said["CLEAR"] == "CLEAR all else"
+
+
+def test_info_columns_are_aligned(items: list[Path]) -> None:
+    lines = run("info", items[0]).stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.split()[:2] == ["name", "asset"])
+    column = lines[start].index("dtype")
+    assert {line[column - 2 : column] for line in lines[start : start + 6]} == {"  "}
+    assert {line[column] for line in lines[start + 1 : start + 6]} == {"u"}
+
+
+def test_info_goes_on_after_an_item_that_cannot_be_read(items: list[Path], tmp_path: Path) -> None:
+    item = json.loads(items[0].read_text())
+    del item["assets"]
+    (tmp_path / "bad.json").write_text(json.dumps(item))
+    result = run("info", tmp_path / "bad.json", tmp_path / "none.json", items[1])
+    assert result.exit_code == 1
+    assert result.stdout.startswith("synthetic-2")
+    first, second = result.stderr.splitlines()
+    assert "synthetic-1" in first
+    assert "none.json" in second
+
+
+def test_info_without_opening_says_what_only_the_file_knows(tmp_path: Path) -> None:
+    item = json.loads(write_scene(tmp_path, shape=(64, 64)).read_text())
+    for asset in item["assets"].values():
+        del asset["proj:shape"], asset["proj:transform"]
+    path = tmp_path / "synthetic-scene" / "synthetic-scene.json"
+    path.write_text(json.dumps(item))
+    refused(run("info", path, "--no-open"), "item 'synthetic-scene': .*without --no-open, xchip opens it")
+    assert "64 x 64 pixels of 10 x 10 m" in run("info", path).stdout
+
+
+def test_info_on_every_published_item_understands_or_refuses(shared_data: Path) -> None:
+    files = sorted(
+        path for path in (shared_data / "items").iterdir() if path.suffix in (".json", ".geojson", ".ndjson", ".parquet")
+    )
+    assert len(files) > 40
+    understood = 0
+    for path in files:
+        result = run("info", "--no-open", path)
+        assert result.exit_code in (0, 1), (path.name, result.exception)
+        assert result.exception is None or isinstance(result.exception, SystemExit), (path.name, result.exception)
+        errors = result.stderr.splitlines()
+        assert all(line.startswith("Error: ") for line in errors), (path.name, errors)
+        assert (result.exit_code == 1) == bool(errors)
+        assert result.stdout or errors, path.name
+        understood += result.exit_code == 0
+    assert understood > 20
+
+
+def test_info_on_every_scene_with_its_files(shared_data: Path) -> None:
+    paths = sorted((shared_data / "rasters").glob("*/item.json"))
+    assert paths
+    for path in paths:
+        result = run("info", path)
+        assert result.exit_code == 0, result.output
+        assert "  quality  from " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("conditions", "text"),
+    [
+        ([3], "value 3"),
+        ([8, 9], "values 8, 9"),
+        ([1, 40, 41, 42, 43], "values 1, 40-43"),
+        ([255, BitField(3, 1, 1)], "value 255, bit 3"),
+        ([BitField(0, 2, 1), BitField(2, 1, 0)], "bits 0-1 = 01, bit 2 = 0"),
+    ],
+)
+def test_conditions_read_well(conditions: list, text: str) -> None:
+    assert _conditions(conditions) == text
