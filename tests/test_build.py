@@ -18,11 +18,13 @@ import rasterio
 from rasterio.windows import Window
 
 import xchip
+import xchip.index
 from xchip.index import FRACTIONS
 from xchip.quality import CLOUD, NODATA, QualityClass, QualityRule, values
 from xchip.testing import raise_if_dask_computes, write_scene
 
 SCL = {0: "NODATA", 1: "DEFECTIVE", 8: "CLOUD", 9: "CLOUD", 10: "CLOUD", 3: "SHADOW", 11: "SNOW", 6: "WATER"}
+COLUMNS = list(xchip.index.COLUMNS[:-1])
 S2_SCENES = ("s2_29RKH", "s2_S2A_33TWL_20230815", "s2_S2A_33TWL_20230818", "s2_S2B_33TWL_20230810", "s2_S2B_33TWM_20230810")
 LANDSAT_SCENES = ("landsat_008059", "landsat_001062")
 SINGLE_RASTERS = (
@@ -109,7 +111,9 @@ def test_sentinel_2_scenes(shared_data: Path, name: str, options: dict[str, Any]
     assert rows["sensor"].unique().tolist() == ["sentinel-2-l2a"]
 
 
-@pytest.mark.parametrize("options", [{"size": 64}, {"size": 100, "edge": "shift"}, {"size": 90, "anchor": "crs", "edge": "partial"}])
+@pytest.mark.parametrize(
+    "options", [{"size": 64}, {"size": 100, "edge": "shift"}, {"size": 90, "anchor": "crs", "edge": "partial"}]
+)
 @pytest.mark.parametrize("name", LANDSAT_SCENES)
 def test_landsat_scenes(shared_data: Path, name: str, options: dict[str, Any]) -> None:
     folder = shared_data / "rasters" / name
@@ -174,7 +178,10 @@ def test_single_rasters_through_the_stack(shared_data: Path, name: str) -> None:
     item = wrapped(shared_data / "rasters" / name)
     ds = xchip.stack(item)
     by_items = xchip.index_items(item, 100, edge="partial").compute()
-    pd.testing.assert_frame_equal(pd.DataFrame(by_items), pd.DataFrame(ds.chips.index(100, edge="partial").compute()))
+    by_stack = ds.chips.index(100, edge="partial").compute()
+    pd.testing.assert_frame_equal(pd.DataFrame(by_items[COLUMNS]), pd.DataFrame(by_stack[COLUMNS]))
+    # A pixel size that is no short number comes back from coordinates with a rounding error.
+    assert by_items.geometry.geom_equals_exact(by_stack.geometry, 1e-9).all()
     with rasterio.open(shared_data / "rasters" / name) as dataset:
         row = by_items.iloc[len(by_items) // 2]
         chip = ds.chips.extract(by_items.iloc[[len(by_items) // 2]]).compute()
@@ -196,6 +203,7 @@ import re, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import xchip
+import xchip.index
 from test_build import wrapped
 rows = xchip.index_items(wrapped(Path({str(path)!r})), 256).compute()
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
@@ -289,9 +297,9 @@ def test_a_sensor_of_ones_own(scenes: list[Path]) -> None:
 
 
 def test_a_band_without_a_rule_is_refused(scenes: list[Path]) -> None:
-    with pytest.raises(xchip.ItemError, match=r"item 'synthetic-scene-0': nothing says what the values of 'red' mean; give quality= a rule"):
+    with pytest.raises(xchip.ItemError, match=r"'synthetic-scene-0': nothing says what the values of 'red' mean"):
         xchip.index_items(scenes, 256, quality="red")
-    with pytest.raises(xchip.ItemError, match="item 'synthetic-scene-0'.*'qa_pixel'"):
+    with pytest.raises(xchip.ItemError, match=r"item 'synthetic-scene-0'.*'qa_pixel'"):
         xchip.index_items(scenes, 256, quality="qa_pixel")
     assert isinstance(values("red", {NODATA: [0]}), QualityRule)
 
@@ -304,7 +312,7 @@ def test_no_items_are_refused() -> None:
 def test_a_size_larger_than_the_scene(scenes: list[Path]) -> None:
     rows = xchip.index_items(scenes, 5000).compute()
     assert len(rows) == 0
-    assert tuple(rows.columns) == xchip.index.COLUMNS
+    assert tuple(rows.columns) == (*COLUMNS, "geometry")
 
 
 def test_a_truncated_file_names_item_and_file(scenes: list[Path], tmp_path: Path) -> None:

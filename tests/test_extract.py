@@ -25,9 +25,7 @@ def stack(height: int = 70, width: int = 90, times: int = 2, seed: int = 0) -> x
 
 
 def window_of(ds: xr.Dataset, row: Any, time: int) -> xr.Dataset:
-    return ds.isel(
-        time=time, y=slice(row.row_off, row.row_off + row.height), x=slice(row.col_off, row.col_off + row.width)
-    )
+    return ds.isel(time=time, y=slice(row.row_off, row.row_off + row.height), x=slice(row.col_off, row.col_off + row.width))
 
 
 @given(st.sampled_from(["drop", "shift"]), st.integers(1, 40), st.integers(1, 50), st.booleans(), st.data())
@@ -138,7 +136,7 @@ def test_rows_of_something_else_are_refused() -> None:
         ds.chips.extract(rows.assign(proj_code="EPSG:32601"))
     with pytest.raises(ValueError, match=r"does not lie on the array's pixels: it begins at column 0\.300"):
         ds.chips.extract(rows.assign(proj_left=rows.proj_left + 3)[:1])
-    with pytest.raises(ValueError, match="columns .*'proj_left'.* are missing"):
+    with pytest.raises(ValueError, match=r"columns .*'proj_left'.* are missing"):
         ds.chips.extract(rows.drop(columns="proj_left"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from xchip import accessor as _accessor  # registers .chips
+from xchip import accessor  # noqa: F401  registers .chips
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from xchip import quality, sensors, testing
+    from xchip import quality, sensors
     from xchip.archive.build import index_items
     from xchip.archive.parquet import write_index
     from xchip.grid import ChipGrid, PixelGrid

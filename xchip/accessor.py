@@ -79,7 +79,9 @@ class ChipsAccessor:
         array, rule = quality_of(ds, quality)
         return chip_stats(array, chip_grid(pixel_grid(ds), size, **grid_options), rule)
 
-    def sums(self, function: BlockFunction, bands: str | list[str], size: Any = 256, *, n: int, **grid_options: Any) -> xr.DataArray:
+    def sums(
+        self, function: BlockFunction, bands: str | list[str], size: Any = 256, *, n: int, **grid_options: Any
+    ) -> xr.DataArray:
         """Custom statistics: sums over each chip of whatever ``function`` makes of the pixels.
 
         Parameters
@@ -205,8 +207,9 @@ class ChipsAccessor:
             If a row's item or window is not in the array, or chips differ in size and ``pad`` is False.
         """
         from xchip.extract import extract_rows
+        from xchip.index import frame_of
 
-        return extract_rows(self._obj, rows, pad=pad, batch=batch)
+        return extract_rows(self._obj, frame_of(rows), pad=pad, batch=batch)
 
     def _repr_html_(self) -> str:
         from xchip.display import array_html

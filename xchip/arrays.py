@@ -72,8 +72,8 @@ def _spatial_dims(ds: xr.Dataset) -> tuple[str, str]:
             for name in (y, x):
                 if name not in ds.coords or ds[name].ndim != 1:
                     raise ValueError(
-                        f"dimension {name!r} has no one-dimensional coordinate of pixel centres, so the pixel grid is not known; a "
-                        "rotated or GCP-only raster has to be warped first (for example with rio.reproject)"
+                        f"dimension {name!r} has no one-dimensional coordinate of pixel centres, so the pixel grid is not known; "
+                        "a rotated or GCP-only raster has to be warped first (for example with rio.reproject)"
                     )
             return y, x
     raise ValueError(f"no spatial dimensions: looked for {SPATIAL_DIMS}, the array has {tuple(ds.dims)}")
@@ -122,7 +122,9 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
     ds = _with_labels_in_memory(ds)
     steps: list[int | None] = list(range(ds.sizes["time"])) if "time" in ds.dims else [None]
     if item_id is not None and len(steps) > 1:
-        raise ValueError(f"item_id={item_id!r} names one item, the array has {len(steps)} time steps; give a coordinate item_id on time")
+        raise ValueError(
+            f"item_id={item_id!r} names one item, the array has {len(steps)} time steps; give a coordinate item_id on time"
+        )
     scenes = []
     for step in steps:
         here = ds.coords if step is None else ds.coords.to_dataset().isel(time=step).coords
@@ -253,7 +255,12 @@ def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
     left = ds.attrs.get("quality")
     stacked = QualityRule.from_json(left) if isinstance(left, str) and left.startswith("{") else None
     if band is None:
-        if stacked is not None and stacked.band in ds:
+        if stacked is not None:
+            if stacked.band not in ds.variables:
+                raise ValueError(
+                    f"the quality band {stacked.band!r} of these items is not in the array; stack it with the others, or say "
+                    "with quality= what to go by, such as quality=xchip.quality.NodataRule(('red',))"
+                )
             return stacked
         known = (rule_for_band(str(name)) for name in ds.data_vars)
         rule = next((rule for rule in known if rule is not None), None)
@@ -274,7 +281,7 @@ def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
 
 
 def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
-    if name not in ds.data_vars:
+    if name not in ds.variables or not {"y", "x"} <= set(ds[name].dims):
         raise ValueError(f"there is no band {name!r} for quality; the array has {[str(band) for band in ds.data_vars]}")
     return ds[name]
 

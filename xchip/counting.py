@@ -157,7 +157,7 @@ def count_classes(block: np.ndarray, counter: ClassCounter, rows: np.ndarray, co
     numpy.ndarray
         int64, (7 classes, len(rows) - 1, len(columns) - 1).
     """
-    height, width = block.shape
+    width = block.shape[1]
     counts = np.zeros((N_CLASSES, len(rows) - 1, len(columns) - 1), np.int64)
     most = min(MAX_ROWS, int(np.diff(rows).max()))
     mask, other, scratch = (np.empty((most, width), dtype) for dtype in (np.bool_, np.bool_, np.uint8))

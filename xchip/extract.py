@@ -16,6 +16,9 @@ import xarray as xr
 from xchip.arrays import SPATIAL_DIMS, ArrayScene, Xarray, array_scenes, as_dataset, fill_of, pixel_grid
 from xchip.grid import LATTICE_TOLERANCE, Chip, PixelGrid
 
+NEEDED = ("chip_id", "item_id", "width", "height", "proj_code", "proj_left", "proj_top")
+"""Columns of the index without which a chip can't be found."""
+
 CHIP_COORDS = ("chip_id", "item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top")
 """Columns of the index that become coordinates of extracted chips."""
 
@@ -67,9 +70,6 @@ class _Window:
 
 def extract_rows(obj: Xarray, rows: pd.DataFrame, *, pad: bool = False, batch: int = 64) -> xr.Dataset:
     """The chips of ``rows`` as one Dataset (chip, y, x): the function behind ``.chips.extract``, where it is described."""
-    from xchip.index import frame_of
-
-    rows = frame_of(rows)
     ds = as_dataset(obj)
     if batch < 1:
         raise ValueError(f"batch is the number of chips in a chunk, at least 1, got {batch}")
@@ -103,7 +103,7 @@ def _nodata_encoding(array: xr.DataArray) -> dict[str, Any]:
 
 
 def _common_size(rows: pd.DataFrame, pad: bool) -> tuple[int, int]:
-    missing = [name for name in ("chip_id", "item_id", "width", "height", "proj_code", "proj_left", "proj_top") if name not in rows]
+    missing = [name for name in NEEDED if name not in rows]
     if missing:
         raise ValueError(f"rows must be rows of an index; the columns {missing} are missing")
     if not len(rows):
@@ -111,7 +111,9 @@ def _common_size(rows: pd.DataFrame, pad: bool) -> tuple[int, int]:
     heights, widths = rows["height"].to_numpy(), rows["width"].to_numpy()
     if not pad and ((heights != heights[0]).any() or (widths != widths[0]).any()):
         sizes = sorted({(int(h), int(w)) for h, w in zip(heights, widths, strict=True)})
-        raise ValueError(f"the rows have chips of several sizes (height, width): {sizes[:5]}; pass pad=True to pad them to the largest")
+        raise ValueError(
+            f"the rows have chips of several sizes (height, width): {sizes[:5]}; pass pad=True to pad them to the largest"
+        )
     return int(heights.max()), int(widths.max())
 
 
@@ -123,17 +125,19 @@ def _windows(ds: xr.Dataset, rows: pd.DataFrame) -> list[_Window]:
     by_id: defaultdict[str, list[ArrayScene]] = defaultdict(list)
     for scene in scenes:
         by_id[scene.item_id].append(scene)
-    columns = [rows[name].to_numpy() for name in ("chip_id", "item_id", "proj_code", "width", "height", "proj_left", "proj_top")]
+    columns = [rows[name].to_numpy() for name in NEEDED]
     offsets = [rows[name].to_numpy() if name in rows else np.zeros(len(rows)) for name in ("col_off", "row_off")]
     times = _values(rows["datetime"]) if "datetime" in rows else np.full(len(rows), np.datetime64("NaT"))
     windows = []
-    for chip_id, item_id, crs, width, height, left, top, col_off, row_off, time in zip(*columns, *offsets, times, strict=True):
+    for chip_id, item_id, width, height, crs, left, top, col_off, row_off, time in zip(*columns, *offsets, times, strict=True):
         if crs != pixels.crs:
             raise ValueError(f"chip {chip_id!r} is in {crs}, the array in {pixels.crs}; stack its own item")
         scene = _scene_of(chip_id, item_id, time, by_id)
         column, row = (left - pixels.transform[2]) / pixels.res[1], (pixels.transform[5] - top) / pixels.res[0]
         if max(abs(column - round(column)), abs(row - round(row))) > LATTICE_TOLERANCE:
-            raise ValueError(f"chip {chip_id!r} does not lie on the array's pixels: it begins at column {column:.3f}, row {row:.3f}")
+            raise ValueError(
+                f"chip {chip_id!r} does not lie on the array's pixels: it begins at column {column:.3f}, row {row:.3f}"
+            )
         windows.append(
             _window(chip_id, scene, pixels, (round(row), round(column)), (int(height), int(width)), (int(row_off), int(col_off)))
         )
@@ -162,8 +166,8 @@ def _window(
         item_begins = first - own_start[axis]
         if max(first, item_begins) < low_end or first >= high_end or last <= low_end:
             raise ValueError(
-                f"chip {chip_id!r} is not wholly in the array: its {('rows', 'columns')[axis]} {first} to {last} are asked for, the array "
-                f"has {low_end} to {high_end} of item {scene.item_id!r}"
+                f"chip {chip_id!r} is not wholly in the array: its {('rows', 'columns')[axis]} {first} to {last} are asked for, "
+                f"the array has {low_end} to {high_end} of item {scene.item_id!r}"
             )
         kept.append((max(first, low_end), min(last, high_end)))
     return _Window(scene.time or 0, kept[0], kept[1], kept[0][0] - start[0], kept[1][0] - start[1])
@@ -258,7 +262,11 @@ def _cut(sources: Sequence[tuple[Any, ...]], block: np.ndarray) -> list[np.ndarr
 
 
 def _assemble(
-    shape: tuple[int, ...], fill: Any, dtype: np.dtype, targets: Sequence[Sequence[tuple[Any, ...]]], cuts: Sequence[Sequence[np.ndarray]]
+    shape: tuple[int, ...],
+    fill: Any,
+    dtype: np.dtype,
+    targets: Sequence[Sequence[tuple[Any, ...]]],
+    cuts: Sequence[Sequence[np.ndarray]],
 ) -> np.ndarray:
     out = np.full(shape, fill, dtype)
     for own, pieces in zip(targets, cuts, strict=True):

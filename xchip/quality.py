@@ -207,7 +207,12 @@ def lookup_table(rule: QualityRule, dtype: np.dtype) -> np.ndarray:
 
 
 def values(
-    band: str, classes: Mapping[QualityClass, Iterable[int]], *, default: QualityClass = CLEAR, source: str = "", ignored: Sequence[str] = ()
+    band: str,
+    classes: Mapping[QualityClass, Iterable[int]],
+    *,
+    default: QualityClass = CLEAR,
+    source: str = "",
+    ignored: Sequence[str] = (),
 ) -> QualityRule:
     """A rule from the values of a band of classes.
 

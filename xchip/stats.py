@@ -43,7 +43,9 @@ class AxisPlan:
     """For each chip, the cell after its last."""
 
 
-def axis_plan(starts: np.ndarray, lengths: np.ndarray, n_scene: int, axis_map: AxisMap | None = None, n_raster: int | None = None) -> AxisPlan:
+def axis_plan(
+    starts: np.ndarray, lengths: np.ndarray, n_scene: int, axis_map: AxisMap | None = None, n_raster: int | None = None
+) -> AxisPlan:
     """The plan for chips at ``starts`` of ``lengths`` scene pixels, on a raster that lies under the scene by ``axis_map``.
 
     Parts of a chip outside the scene or the raster are in no cell.
@@ -84,8 +86,10 @@ def _plans(
     return axis_plan(starts_y, lengths_y, shapes[0], y, n_y), axis_plan(starts_x, lengths_x, shapes[1], x, n_x)
 
 
-def chip_plans(grid: ChipGrid, align: Alignment | None = None, raster: tuple[int, int] | None = None) -> tuple[AxisPlan, AxisPlan]:
-    """(y, x) plans of a grid's chips on the scene itself, or on a raster of shape ``raster`` that lies under it by ``align``."""
+def chip_plans(
+    grid: ChipGrid, align: Alignment | None = None, raster: tuple[int, int] | None = None
+) -> tuple[AxisPlan, AxisPlan]:
+    """(y, x) plans of a grid's chips: on the scene itself, or on a raster of shape ``raster`` under it by ``align``."""
     # Scenes of one product share their plans: the key is what the plans depend on, and nothing else.
     key = tuple(np.asarray(part, np.int64).tobytes() for axis in (grid.rows, grid.columns) for part in axis[1:])
     return _plans(key, grid.pixels.shape, align, raster)
@@ -130,7 +134,10 @@ class Cells:
         """Sum of ``pixels`` (y, x) in each cell: float64, or int64 for integers and bools; (cells_y, cells_x)."""
         dtype = np.float64 if pixels.dtype.kind == "f" else np.int64
         by_row = np.stack(
-            [np.add.reduce(pixels[start:stop], axis=0, dtype=dtype) for start, stop in zip(self.rows[:-1], self.rows[1:], strict=True)]
+            [
+                np.add.reduce(pixels[start:stop], axis=0, dtype=dtype)
+                for start, stop in zip(self.rows[:-1], self.rows[1:], strict=True)
+            ]
         )
         return np.add.reduceat(by_row, self.columns[:-1], axis=1)
 
@@ -263,7 +270,13 @@ def _offsets(by_chunk: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _sums_of_chunk(
-    function: BlockFunction, rows: list[np.ndarray], columns: list[np.ndarray], n: int, dtype: Any, *blocks: np.ndarray, block_id: Any = None
+    function: BlockFunction,
+    rows: list[np.ndarray],
+    columns: list[np.ndarray],
+    n: int,
+    dtype: Any,
+    *blocks: np.ndarray,
+    block_id: Any = None,
 ) -> np.ndarray:
     cells = Cells(rows[block_id[-2]], columns[block_id[-1]])
     return _over_blocks(function, cells, n, dtype, blocks)

@@ -91,9 +91,7 @@ def index_items(
     xchip.ItemError
         For an item that can't be understood: here if its metadata show it, in the task if only the file does.
     """
-    recipe = Recipe(
-        size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits)
-    )
+    recipe = Recipe(size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     if isinstance(size, ChipGrid):
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     options = options_text(recipe.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
@@ -120,6 +118,8 @@ def index_part(part: Scene | UnreadItem, recipe: Recipe) -> geopandas.GeoDataFra
     grid = recipe.grid(scene.grid)
     try:
         counts = count_scene(scene, grid)
+    except ItemError:
+        raise
     except (OSError, ValueError) as error:
         raise ItemError(scene.item_id, f"its quality can't be read: {error}") from error
     return index_frame(grid, counts, item_columns(scene), recipe.limits)
@@ -145,7 +145,8 @@ def understand_for_index(item: dict[str, Any], href: str | None, recipe: Recipe,
     rule = rule_for_band(band)
     if rule is None:
         raise ItemError(
-            scene.item_id, f"nothing says what the values of {band!r} mean; give quality= a rule, made with xchip.quality.values or bits"
+            scene.item_id,
+            f"nothing says what the values of {band!r} mean; give quality= a rule, made with xchip.quality.values or bits",
         )
     return replace(scene, rule=rule, quality=scene.bands)
 

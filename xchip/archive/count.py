@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from xchip.counting import code_counter, compile_rule, count_classes
+from xchip.counting import count_classes
 from xchip.grid import ChipGrid, PixelGrid, alignment
 from xchip.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
 from xchip.stac.reader import BandReader, Source, fill_value, strips
@@ -26,27 +27,27 @@ def count_scene(scene: Scene, grid: ChipGrid) -> np.ndarray:
     if not len(grid):
         return np.zeros((N_CLASSES, *grid.shape), np.int64)
     rule = scene.rule
-    if isinstance(rule, NodataRule):
-        counts = _count_nodata(scene.quality, grid)
-    else:
-        counts = _count_band(scene.quality[0], rule, grid)
+    counts = _count_nodata(scene, grid) if isinstance(rule, NodataRule) else _count_band(scene, rule, grid)
     return complete_counts(counts, chip_areas(grid))
 
 
-def _count_band(band: Band, rule: QualityRule, grid: ChipGrid) -> np.ndarray:
+def _count_band(scene: Scene, rule: QualityRule, grid: ChipGrid) -> np.ndarray:
+    (band,) = scene.quality
     aligned = alignment(source=band.grid, target=grid.pixels) if band.grid.crs == grid.pixels.crs else None
     if aligned is None or min(aligned.y.factor, aligned.x.factor) < 1:
         # Not on the scene's lattice, or finer than it: what the scene's pixels would hold is counted.
-        return _count_strips(_scene_strips(band, grid.pixels), rule, chip_plans(grid))
+        return _count_strips(_scene_strips(scene, band), rule, chip_plans(grid))
     plans = chip_plans(grid, aligned, band.grid.shape)
     return _count_strips(strips(band), rule, plans)
 
 
-def _count_strips(parts: Iterator[tuple[int, np.ndarray]], rule: QualityRule | None, plans: tuple[AxisPlan, AxisPlan]) -> np.ndarray:
+def _count_strips(
+    parts: Iterator[tuple[int, np.ndarray]], rule: QualityRule | None, plans: tuple[AxisPlan, AxisPlan]
+) -> np.ndarray:
     """Counts from (first row, pixels) strips that follow each other."""
     rows, columns = plans[0].cuts, plans[1].cuts
     counts = np.zeros((N_CLASSES, len(rows) - 1, len(columns) - 1), np.int64)
-    for first, pixels in parts:
+    for first, pixels in _read_ahead(parts):
         last = first + len(pixels)
         inner = rows[(rows > first) & (rows < last)] - first
         counter, pixels = counter_for(rule, pixels)
@@ -54,6 +55,15 @@ def _count_strips(parts: Iterator[tuple[int, np.ndarray]], rule: QualityRule | N
         at = int(np.searchsorted(rows, first, side="right")) - 1
         counts[:, at : at + len(inner) + 1] += own
     return sums_of_parts(counts, plans)
+
+
+def _read_ahead(parts: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """``parts``, of which the next is read by a second thread while the caller works on one: both leave the interpreter free."""
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        coming = reader.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = reader.submit(next, parts, None)
+            yield part
 
 
 def _windows(pixels: PixelGrid) -> Iterator[Any]:
@@ -65,13 +75,14 @@ def _windows(pixels: PixelGrid) -> Iterator[Any]:
     return (Window(0, first, width, min(step, height - first)) for first in range(0, height, step))
 
 
-def _reader(band: Band, pixels: PixelGrid) -> BandReader:
+def _reader(scene: Scene, band: Band) -> BandReader:
+    """Reads a band in the pixels of the scene's grid."""
     from rasterio.enums import Resampling
 
     # Rescaled values are NaN where the file's mask is 0.
     dtype, nodata = ("float32", np.nan) if band.masked else (band.dtype, band.nodata)
     return BandReader(
-        url=Source("", band, pixels, rescale=band.masked).to_url(),
+        url=Source(scene.item_id, band, scene.grid, rescale=band.masked).to_url(),
         spec=None,
         resampling=Resampling.nearest,
         dtype=np.dtype(dtype),
@@ -79,35 +90,36 @@ def _reader(band: Band, pixels: PixelGrid) -> BandReader:
     )
 
 
-def _scene_strips(band: Band, pixels: PixelGrid) -> Iterator[tuple[int, np.ndarray]]:
-    reader = _reader(band, pixels)
-    for window in _windows(pixels):
+def _scene_strips(scene: Scene, band: Band) -> Iterator[tuple[int, np.ndarray]]:
+    reader = _reader(scene, band)
+    for window in _windows(scene.grid):
         yield window.row_off, reader.read(window)
 
 
-def _count_nodata(bands: tuple[Band, ...], grid: ChipGrid) -> np.ndarray:
+def _count_nodata(scene: Scene, grid: ChipGrid) -> np.ndarray:
     plans = chip_plans(grid)
-    if any(not _may_be_nodata(band) for band in bands):
+    if any(not _may_be_nodata(band) for band in scene.quality):
         # A band that declares no nodata has data everywhere, so no pixel is nodata in all bands: nothing need be read.
         counts = np.zeros((N_CLASSES, len(plans[0].cuts) - 1, len(plans[1].cuts) - 1), np.int64)
         counts[CLEAR] = np.diff(plans[0].cuts)[:, None] * np.diff(plans[1].cuts)
         return sums_of_parts(counts, plans)
-    return _count_strips(_nodata_strips(bands, grid.pixels), None, plans)
+    return _count_strips(_nodata_strips(scene), None, plans)
 
 
 def _may_be_nodata(band: Band) -> bool:
     return band.masked or band.nodata is not None or np.dtype(band.dtype).kind == "f"
 
 
-def _nodata_strips(bands: tuple[Band, ...], pixels: PixelGrid) -> Iterator[tuple[int, np.ndarray]]:
+def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
     """Strips of class codes: NODATA where all bands are, else CLEAR."""
-    if len({band.href for band in bands}) == 1 and bands[0].grid == pixels:
+    bands = scene.quality
+    if len({band.href for band in bands}) == 1 and bands[0].grid == scene.grid:
         yield from _strips_of_file(bands)
         return
     # Coarse bands first: where one of them has data all over a strip, the fine ones need not be read.
     in_order = sorted(bands, key=lambda band: band.grid.shape[0] * band.grid.shape[1])
-    readers = [(band, _reader(band, pixels)) for band in in_order]
-    for window in _windows(pixels):
+    readers = [(band, _reader(scene, band)) for band in in_order]
+    for window in _windows(scene.grid):
         missing = np.ones((window.height, window.width), bool)
         for band, reader in readers:
             missing &= _absent(reader.read(window), band)
@@ -118,10 +130,12 @@ def _nodata_strips(bands: tuple[Band, ...], pixels: PixelGrid) -> Iterator[tuple
 
 def _strips_of_file(bands: tuple[Band, ...]) -> Iterator[tuple[int, np.ndarray]]:
     masked = any(band.masked for band in bands)
-    for first, values, *mask in strips(bands[0].href, [band.index for band in bands], mask=masked):
+    for first, values in strips(bands[0].href, [*(band.index for band in bands), *([0] if masked else [])]):
         missing = np.ones(values.shape[1:], bool)
-        for band, plane in zip(bands, values, strict=True):
-            missing &= _absent(plane, band) if not masked else _absent(plane, band) | (mask[0] == 0)
+        for band, plane in zip(bands, values, strict=False):
+            missing &= _absent(plane, band)
+        if masked:
+            missing |= values[-1] == 0
         yield first, np.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -266,3 +266,16 @@ def pixel_size(files: Files, raster: Raster) -> float:
     except FieldError:
         grid = None  # said again, loudly, if the raster is used
     return max(max(grid.res) if grid else 0.0, size_in_key(raster.key)) or math.inf
+
+
+def mask_band(bands: Sequence[Band], taken: Sequence[str]) -> Band | None:
+    """The mask of the one file that all ``bands`` are in, as a band; None where there is no such mask.
+
+    Bands that declare nodata are judged by that, band by band.
+    """
+    first = bands[0]
+    alone = all(band.href == first.href and band.masked for band in bands)
+    if not alone or any(band.nodata is not None or band.dtype.startswith("float") for band in bands):
+        return None
+    name = "mask" if "mask" not in taken else f"{first.asset}_mask"
+    return Band(name, first.asset, first.href, first.grid, "uint8", index=0, block=first.block)

@@ -9,10 +9,10 @@ from typing import Any
 
 from xchip import sensors
 from xchip.grid import PixelGrid
-from xchip.quality import NodataRule, QualityRule
+from xchip.quality import NODATA, NodataRule, QualityRule, values
 from xchip.sensor_profile import BandSpec, SensorProfile
 from xchip.stac.assets import Raster, describe_assets, radar_geometry, raster_assets, shown, stem
-from xchip.stac.bands import Files, HeaderNeeded, Part, match_profile, pixel_size
+from xchip.stac.bands import Files, HeaderNeeded, Part, mask_band, match_profile, pixel_size
 from xchip.stac.classification import published_rules
 from xchip.stac.fields import FieldError, mapping, moment, numbers, text
 from xchip.stac.pixels import finest_of_profile, finest_of_rasters
@@ -334,6 +334,11 @@ class _Reading:
         rule, quality = self.quality(grid, named)
         bands = tuple(self.files.band(choice.part, choice.name) for choice in chosen)
         read = tuple(self.files.band(choice.part, choice.name) for choice in quality)
+        mask = mask_band(read, names) if isinstance(rule, NodataRule) else None
+        if mask is not None:
+            read = (mask,)
+            rule = values(mask.name, {NODATA: [0]}, source=f"the mask of the file of asset {mask.asset!r}: {rule.source}")
+            self.origins["quality"] = rule.source
         if self.grid() != grid:
             return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
         self._note_hrefs((*bands, *read))

@@ -60,7 +60,7 @@ class Band:
     dtype: str
     """NumPy dtype as stored."""
     index: int = 1
-    """Number of the band in its file, from 1."""
+    """Number of the band in its file, from 1; 0 is the file's mask: uint8, 0 where there are no data."""
     count: int = 1
     """How many bands the file has."""
     nodata: float | None = None
@@ -74,7 +74,7 @@ class Band:
     block: tuple[int, int] | None = None
     """(height, width) of the file's blocks, where known."""
     masked: bool = False
-    """Whether a mask band of the file says where data are (only ever True if the file was opened)."""
+    """Whether a mask or alpha band of the file says where data are, as the file's header or the item tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,210 @@
+"""The project as a whole: packaging, what is imported when, and which module may import which."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "xchip"
+
+# From the bottom up: a module imports only from its own layer and those above it in this table.
+LAYERS = (
+    (
+        "core",
+        "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display",
+    ),
+    ("table", "index"),
+    ("face", "accessor"),
+    ("edges", "stac archive export picture plotting"),
+    ("recipes", "processors"),
+    ("entry", "cli progress demo testing _landscape"),
+)
+LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules.split()}
+# What users see in a checkout; all else at the top begins with a dot.
+TOP_LEVEL = {"pyproject.toml", "xchip", "tests", "examples", "environment.yml", "README.md", "LICENSE"}
+# Folders of the machines that the project is developed on; written so that this file does not hold them itself.
+MACHINE_PATH = re.compile(rb"/(?:work|farm|root|Users|tmp/bash_jobs)/")
+REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?:\[[^]]*\])?(?P<bounds>.*)")
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """Files that git tracks or would track."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so nothing says which files belong to the project")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def run_python(code: str) -> str:
+    """What ``code`` prints in a fresh process."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def bounds_by_name(requirements: list[str]) -> dict[str, str]:
+    """``numpy>=2.0`` -> ``{"numpy": ">=2.0"}``; extras in brackets are left out."""
+    matches = [REQUIREMENT.fullmatch(requirement.replace(" ", "")) for requirement in requirements]
+    return {match["name"].lower().replace("_", "-"): match["bounds"] for match in matches if match}
+
+
+# Packaging
+
+
+def test_environment_has_the_dependencies_of_pyproject_with_their_bounds(pyproject: dict[str, Any]) -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = bounds_by_name([line for line in environment["dependencies"] if isinstance(line, str)])
+    project = pyproject["project"]
+    wanted = bounds_by_name(project["dependencies"])
+    assert {name: conda.get(name) for name in wanted} == wanted
+    assert conda.pop("python") == project["requires-python"]
+    conda.pop("pip")
+    extra = bounds_by_name(project["optional-dependencies"]["plot"])
+    assert conda == wanted | extra, "environment.yml has a package that pyproject.toml does not ask for"
+
+
+def test_environment_takes_from_pip_only_the_project_itself() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert [line for line in environment["dependencies"] if isinstance(line, dict)] == [{"pip": ["-e ."]}]
+
+
+def test_the_extra_all_is_the_union_of_the_extras_for_users(pyproject: dict[str, Any]) -> None:
+    extras = pyproject["project"]["optional-dependencies"]
+    (everything,) = extras["all"]
+    named = re.fullmatch(r"xchip\[(.*)\]", everything)
+    assert named is not None
+    assert set(named[1].split(",")) == set(extras) - {"all", "test", "lint"}
+
+
+def test_the_oldest_python_is_the_same_everywhere(pyproject: dict[str, Any]) -> None:
+    prefix = "Programming Language :: Python :: 3."
+    minors = [int(name.removeprefix(prefix)) for name in pyproject["project"]["classifiers"] if name.startswith(prefix)]
+    assert pyproject["project"]["requires-python"] == f">=3.{min(minors)}"
+    assert pyproject["tool"]["mypy"]["python_version"] == f"3.{min(minors)}"
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
+    commands = [line for line in lines if line.endswith("-m pytest")]
+    assert commands, "the README has no command that runs the tests"
+    ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
+    assert all(command in ci for command in commands)
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+# The checkout
+
+
+def test_top_level_names(tracked: list[Path]) -> None:
+    names = {path.relative_to(ROOT).parts[0] for path in tracked}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_no_file_names_a_folder_of_one_machine(tracked: list[Path]) -> None:
+    found = {str(path.relative_to(ROOT)): MACHINE_PATH.findall(path.read_bytes()) for path in tracked}
+    assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+# What is imported when
+
+
+def test_import_xchip_loads_no_more_than_xarray_does() -> None:
+    code = (
+        "import sys, xarray\n"
+        "before = set(sys.modules)\n"
+        "import xchip\n"
+        "added = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(added - sys.stdlib_module_names))"
+    )
+    assert run_python(code).split() == ["xchip"]
+
+
+def test_import_xchip_loads_nothing_heavy() -> None:
+    heavy = (
+        "matplotlib torch distributed dask pystac pystac_client stackstac rasterio rioxarray geopandas dask_geopandas shapely "
+        "pyproj fsspec s3fs zarr click tqdm pyarrow.dataset pyarrow.parquet"
+    )
+    code = f"import sys, xchip; print(*[name for name in '{heavy}'.split() if name in sys.modules])"
+    assert run_python(code).split() == []
+
+
+def test_every_public_name_can_be_had() -> None:
+    import xchip
+
+    for name in xchip.__all__:
+        assert getattr(xchip, name) is not None
+    assert set(xchip.__all__) <= set(dir(xchip))
+
+
+def test_help_of_the_command_line() -> None:
+    script = Path(sys.executable).with_name("xchip")
+    done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True)
+    assert {"demo", "index", "info"} <= set(re.findall(r"^  (\w+)", done.stdout, re.MULTILINE))
+
+
+# Layers
+
+
+def modules() -> Iterator[Path]:
+    return (path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def layer_of(module: str) -> int:
+    """Number of a module's layer; ``module`` is its name below ``xchip``."""
+    top = module.partition(".")[0]
+    assert top in LAYER_OF, f"xchip/{top} stands in no layer of tests/test_project.py: which is it?"
+    return LAYER_OF[top]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports_of(node: ast.AST, *, inside: bool = False) -> Iterator[tuple[str, bool]]:
+    """(module below ``xchip``, whether it is imported inside a function) of each import that runs."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            continue
+        if isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: imports are absolute here"
+            if child.module == "xchip":
+                yield from ((alias.name, inside) for alias in child.names)
+            elif child.module and child.module.startswith("xchip."):
+                yield child.module.removeprefix("xchip."), inside
+        elif isinstance(child, ast.Import):
+            names = (alias.name for alias in child.names if alias.name.partition(".")[0] == "xchip")
+            yield from ((name.removeprefix("xchip."), inside) for name in names)
+        yield from imports_of(child, inside=inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_layer_and_those_above(path: Path) -> None:
+    own = layer_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    for imported, inside in imports_of(ast.parse(path.read_text())):
+        if imported == "__version__":
+            continue
+        if imported == "xchip":
+            # The package itself is what users have: only entries stand where users stand.
+            assert LAYERS[own][0] == "entry", f"{path.name} imports the whole package"
+            continue
+        # Methods of the accessor delegate to whatever does the work.
+        allowed = layer_of(imported) <= own or (LAYERS[own][0] == "face" and inside)
+        assert allowed, f"{LAYERS[own][0]} imports xchip.{imported}, which is {LAYERS[layer_of(imported)][0]}"

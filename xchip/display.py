@@ -1,0 +1,154 @@
+"""What grids and arrays look like in a notebook: a small table and a drawing, in one piece of HTML without scripts."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+
+from xchip.arrays import Xarray, as_dataset, pixel_grid, quality_of
+from xchip.grid import ChipGrid, PixelGrid, chip_grid
+
+# Sides of the drawing, in screen pixels.
+LONGEST, SHORTEST = 220, 16
+# Rows and columns of chips that can still be told apart at that size; of more, only some of the lines are drawn.
+MOST_CHIPS = 18
+MOST_LINES = 40
+
+Rows = Iterable[tuple[str, object]]
+
+
+def grid_html(grid: ChipGrid) -> str:
+    """A `ChipGrid` as HTML: its options, and its chips on the scene. All text is escaped.
+
+    Examples
+    --------
+    >>> pixels = PixelGrid("EPSG:32720", (10.0, 0.0, 499980.0, 0.0, -10.0, 6400000.0), (600, 1000))
+    >>> grid_html(ChipGrid(pixels, 256)).count("<rect")  # the scene and six chips
+    7
+    """
+    return accessor_html("xchip.ChipGrid", [*_chip_rows(grid), *_pixel_rows(grid.pixels)], grid)
+
+
+def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None) -> str:
+    """A title and rows of (name, value) as HTML, with a drawing of ``grid`` beside them. All text is escaped."""
+    name_style = "text-align:left;vertical-align:top;font-weight:normal;opacity:.65;padding:1px 12px 1px 0;white-space:nowrap"
+    cells = "".join(
+        f'<tr><th style="{name_style}">{html.escape(str(name))}</th>'
+        f'<td style="text-align:left;padding:1px 0">{html.escape(str(value))}</td></tr>'
+        for name, value in rows
+    )
+    drawing = "" if grid is None else f'<div style="flex:none">{_drawing(grid)}</div>'
+    return (
+        '<div style="display:flex;flex-wrap:wrap;gap:24px;align-items:flex-start;font-size:13px;line-height:1.4">'
+        f'<div><div style="font-weight:bold;margin-bottom:4px">{html.escape(title)}</div>'
+        f'<table style="border-collapse:collapse;margin:0;font-size:inherit"><tbody>{cells}</tbody></table></div>{drawing}</div>'
+    )
+
+
+def array_html(obj: Xarray) -> str:
+    """What ``.chips`` makes of an array, as HTML. No pixel is read."""
+    rows, grid = _array_rows(obj)
+    return accessor_html("xchip: .chips", rows, grid)
+
+
+def array_text(obj: Xarray) -> str:
+    """What ``.chips`` makes of an array, as text. No pixel is read."""
+    rows, _ = _array_rows(obj)
+    return "\n".join(["<xchip: .chips>", *(f"    {name + ':':<12} {value}" for name, value in rows)])
+
+
+def _array_rows(obj: Xarray) -> tuple[list[tuple[str, object]], ChipGrid | None]:
+    try:
+        ds = as_dataset(obj)
+        grid = chip_grid(pixel_grid(ds))
+    except ValueError as problem:
+        # A repr of an array that can't be cut says why.
+        return [("no grid", problem)], None
+    rows = [("bands", ", ".join(str(name) for name in ds.data_vars)), *_pixel_rows(grid.pixels)]
+    if "time" in ds.sizes:
+        rows.insert(1, ("time steps", f"{ds.sizes['time']:,}"))
+    if "sensor" in ds.attrs:
+        rows.append(("sensor", ds.attrs["sensor"]))
+    try:
+        array, rule = quality_of(ds.isel(y=slice(1), x=slice(1)))
+        rows.append(("quality", f"{array.name}: {rule.source or 'a rule of its own'}" if rule else "nodata of the bands"))
+    except ValueError as problem:
+        rows.append(("quality", problem))
+    return [*rows, (".grid()", f"{_by(grid.shape)} chips of {_by(grid.size)} pixels")], grid
+
+
+def _chip_rows(grid: ChipGrid) -> list[tuple[str, object]]:
+    return [
+        ("chips", f"{len(grid):,} ({_by(grid.shape)}, chip_y x chip_x)"),
+        ("size", f"{_by(grid.size)} pixels"),
+        ("stride", f"{_by(grid.stride)} pixels"),
+        ("edge", grid.edge),
+        ("anchor", grid.anchor),
+    ]
+
+
+def _pixel_rows(pixels: PixelGrid) -> list[tuple[str, object]]:
+    return [
+        ("scene", f"{_by(pixels.shape)} pixels (height x width)"),
+        ("pixel size", f"{_by(pixels.res)} CRS units"),
+        ("CRS", _crs_label(pixels.crs)),
+        ("bounds", ", ".join(f"{value:.12g}" for value in pixels.bounds)),
+    ]
+
+
+def _by(pair: tuple[float, float]) -> str:
+    return " x ".join(f"{value:.12g}" for value in pair)
+
+
+def _crs_label(crs: str) -> str:
+    """The CRS's code, or the name that its WKT begins with."""
+    name = re.match(r'\s*\w+\["([^"]*)"', crs)
+    label = f"{name[1]} (no code)" if name else crs
+    return label if len(label) <= 80 else f"{label[:79]}…"
+
+
+def _drawing(grid: ChipGrid) -> str:
+    """The scene and its chips as inline SVG: at most some hundred elements, however many chips there are."""
+    (_, rows, heights), (_, columns, widths) = grid.rows, grid.columns
+    (height, width), (res_y, res_x) = grid.pixels.shape, grid.pixels.res
+    top, left = min([0, *rows.tolist()]), min([0, *columns.tolist()])
+    bottom, right = max([height, *(rows + heights).tolist()]), max([width, *(columns + widths).tolist()])
+    scale = LONGEST / max((bottom - top) * res_y, (right - left) * res_x)
+    # A long and narrow scene is drawn wider than it is.
+    tall, wide = (max(SHORTEST, length * scale) for length in ((bottom - top) * res_y, (right - left) * res_x))
+    down, across = tall / (bottom - top), wide / (right - left)
+
+    def rect(y: float, x: float, height: float, width: float, style: str) -> str:
+        corner = f'x="{1 + (x - left) * across:.1f}" y="{1 + (y - top) * down:.1f}"'
+        return f'<rect {corner} width="{width * across:.1f}" height="{height * down:.1f}" {style}/>'
+
+    chip = 'fill="#3b82c4" fill-opacity=".22" stroke="#2b6ca8" stroke-width=".7"'
+    note = ""
+    if not len(grid) or max(grid.shape) <= MOST_CHIPS:
+        shapes = [
+            rect(int(y), int(x), int(h), int(w), chip)
+            for y, h in zip(rows, heights, strict=True)
+            for x, w in zip(columns, widths, strict=True)
+        ]
+    else:
+        every_y, every_x = (-(-n // MOST_LINES) for n in grid.shape)
+        first_y, first_x, last_y, last_x = rows.min(), columns.min(), (rows + heights).max(), (columns + widths).max()
+        shapes = [rect(int(first_y), int(first_x), int(last_y - first_y), int(last_x - first_x), chip)]
+        lines = [
+            f"M{1 + (first_x - left) * across:.1f} {1 + (y - top) * down:.1f}h{(last_x - first_x) * across:.1f}"
+            for y in rows[::every_y]
+        ]
+        lines += [
+            f"M{1 + (x - left) * across:.1f} {1 + (first_y - top) * down:.1f}v{(last_y - first_y) * down:.1f}"
+            for x in columns[::every_x]
+        ]
+        shapes.append(f'<path d="{"".join(lines)}" stroke="#2b6ca8" stroke-width=".5"/>')
+        steps = [f"{step} {name}" for step, name in ((every_y, "rows"), (every_x, "columns")) if step > 1]
+        note = f"a line every {' and '.join(steps)} of chips" if steps else ""
+    scene = rect(0, 0, height, width, 'fill="none" stroke="currentColor" stroke-width="1.2"')
+    caption = f'<div style="opacity:.65;font-size:11px">{note}</div>' if note else ""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide + 2:.0f}" height="{tall + 2:.0f}" role="img" '
+        f'aria-label="chips on the scene">{"".join(shapes)}{scene}</svg>{caption}'
+    )

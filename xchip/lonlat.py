@@ -1,0 +1,178 @@
+"""From a CRS to longitude and latitude: which points are on the Earth, where the poles are, and polygons cut at longitude 180."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyproj
+
+# A point is off the Earth if it does not come back from longitude and latitude to within this part of a chip.
+RETURN = 0.01
+# The same in CRS units, for tiny chips: PROJ's series are no better than some centimetres far from a map's centre.
+RETURN_UNITS = 0.1
+# Degrees: a tenth of a millimetre. Longitudes so near the antimeridian are on it, latitudes so near 90 are a pole.
+TINY = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A CRS, and what footprints need to know of it."""
+
+    transformer: pyproj.Transformer
+    """From the CRS (x, y) to EPSG:4326 (lon, lat)."""
+    unprojection: pyproj.Transformer
+    """From the CRS to longitude and latitude on its own datum: there and back without a choice of datum shifts."""
+    identity: bool
+    """Whether x and y are the longitude and latitude of EPSG:4326."""
+    turn: tuple[float, float] | None
+    """(x of longitude 0, CRS units a degree) where x depends on longitude alone: geographic and cylindrical CRSs."""
+    y_limits: tuple[float, float]
+    """y of the poles under such a CRS, infinite where the map has no end."""
+    poles: tuple[tuple[float, float], ...]
+    """(x, y) of the poles that are a point of the map."""
+
+    def lonlat(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Longitudes and latitudes: float64 (..., 2), NaN off the Earth."""
+        lonlat = np.stack((x, y) if self.identity else self.transformer.transform(x, y), axis=-1)
+        lonlat[~np.isfinite(lonlat)] = np.nan
+        return lonlat
+
+    def xy(self, lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x and y of ``lonlat`` (..., 2); NaN where the CRS has no such point."""
+        x, y = self.transformer.transform(lonlat[..., 0], lonlat[..., 1], direction="INVERSE")
+        missing = ~(np.isfinite(x) & np.isfinite(y))
+        return np.where(missing, np.nan, x), np.where(missing, np.nan, y)
+
+    def on_earth(self, x: np.ndarray, y: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+        """Whether each point is on the Earth. PROJ wraps some points past the limb, so the way back decides."""
+        back_x, back_y = self.unprojection.transform(*self.unprojection.transform(x, y), direction="INVERSE")
+        with np.errstate(invalid="ignore"):  # infinite: no such point
+            off_x = np.abs(back_x - x) > max(RETURN * size[1], RETURN_UNITS)
+            off_y = np.abs(back_y - y) > max(RETURN * size[0], RETURN_UNITS)
+            return np.isfinite(back_x) & np.isfinite(back_y) & ~off_x & ~off_y
+
+
+@lru_cache(maxsize=128)
+def projection_of(crs: str) -> Projection:
+    """The `Projection` of a CRS, any text that pyproj reads.
+
+    Raises
+    ------
+    ValueError
+        If it has no way to EPSG:4326: a local or an engineering CRS, one of another planet, or no CRS at all.
+    """
+    import pyproj
+
+    try:
+        source = pyproj.CRS.from_user_input(crs)
+        transformer = pyproj.Transformer.from_crs(source, "EPSG:4326", always_xy=True)
+        unprojection = pyproj.Transformer.from_crs(source, source.geodetic_crs, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        name = crs if len(crs) < 60 else f"{crs[:60]}..."
+        raise ValueError(
+            f"CRS {name!r} has no way to longitude and latitude, so chips have no footprints ({error}); "
+            "warp the scene to a CRS of the Earth"
+        ) from error
+
+    def forward(lon: Any, lat: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, y = transformer.transform(np.asarray(lon, float), np.asarray(lat, float), direction="INVERSE")
+        return np.asarray(x), np.asarray(y)
+
+    identity = source.to_authority() == ("EPSG", "4326")
+    return Projection(transformer, unprojection, identity, _turn(forward), *_poles(forward))
+
+
+Forward = Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]
+
+
+def _turn(forward: Forward) -> tuple[float, float] | None:
+    lon, lat = np.meshgrid([0.0, 1.0, 2.0], [-60.0, 0.0, 60.0])
+    x, _ = forward(lon, lat)
+    if not np.isfinite(x).all():
+        return None
+    # The map may end between two of the longitudes, but not between all three.
+    first, second = x[1, 1] - x[1, 0], x[1, 2] - x[1, 1]
+    degree = float(first if abs(first) < abs(second) else second)
+    # x of a geographic CRS with another datum depends on latitude too, by less than a thousandth of a degree.
+    return (float(x[1, 1]) - degree, degree) if np.ptp(x, axis=0).max() < 0.01 * abs(degree) else None
+
+
+def _poles(forward: Forward) -> tuple[tuple[float, float], tuple[tuple[float, float], ...]]:
+    limits, points = [], []
+    for lat in (-90.0, 90.0):
+        x, y = forward([0.0, 90.0, 180.0, -90.0], [lat] * 4)
+        limits.append(float(y[0]) if np.isfinite(y[0]) else math.copysign(math.inf, lat))
+        # A pole is a point where all meridians end in it, and a line in cylindrical and most conic maps.
+        if np.isfinite(x).all() and np.ptp(x) < 1 and np.ptp(y) < 1:
+            points.append((float(x[0]), float(y[0])))
+    return (limits[0], limits[1]), tuple(points)
+
+
+def unwrapped(lon: np.ndarray) -> np.ndarray:
+    """Longitudes (..., point) that go on from point to point the shorter way; whole turns only, so that rings close."""
+    turns = np.cumsum(np.round(np.diff(lon) / 360), axis=-1)
+    lon = lon.copy()
+    lon[..., 1:] -= 360 * turns
+    return lon
+
+
+def polygons(rings: np.ndarray) -> np.ndarray:
+    """Valid polygons of closed rings (ring, point, 2) whose longitudes go on without jumps; cut at the antimeridian."""
+    import shapely
+
+    # From the first corner: areas of tiny chips would drown in the rounding of large coordinates.
+    dx, dy = np.moveaxis(rings[:, 1:] - rings[:, :1], -1, 0)
+    clockwise = (dx[:, :-1] * dy[:, 1:] - dx[:, 1:] * dy[:, :-1]).sum(axis=1) < 0
+    if clockwise.any():
+        rings = np.where(clockwise[:, None, None], rings[:, ::-1], rings)
+    lon = rings[..., 0]
+    if lon.size and np.abs(lon).max() > 179.999:
+        antimeridian = 360 * np.round(lon / 360 - 0.5) + 180
+        lon = np.where(np.abs(lon - antimeridian) < TINY, antimeridian, lon)
+        lon = lon - 360 * np.floor((lon.min(axis=1, keepdims=True) + 180) / 360)
+        rings = np.stack([lon, rings[..., 1]], axis=-1)
+    shapes = shapely.polygons(rings)
+    if rings.shape[1] > 5 or (rings.size and np.abs(rings[..., 1]).max() > 89.9):
+        # Chords close to a pole may cross.
+        crossed = ~shapely.is_valid(shapes)
+        repaired = shapely.make_valid(shapes[crossed], method="structure", keep_collapsed=False)
+        shapes[crossed] = shapely.orient_polygons(repaired)
+    crossing = lon.max(axis=1) > 180
+    if crossing.any():
+        shapes[crossing] = [cut(shape) for shape in shapes[crossing]]
+    return shapes
+
+
+def cut(shape: Any) -> Any:
+    """``shape``, whose longitudes may be any number, as parts in [-180, 180] (RFC 7946, 3.1.9)."""
+    import shapely
+
+    if shape.is_empty:
+        return shape
+    west, _, east, _ = shape.bounds
+    parts = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
+        middle = 360 * turn
+        part = shapely.intersection(shape, shapely.box(middle - 180, -90, middle + 180, 90), grid_size=TINY)
+        parts.append(shapely.transform(part, lambda points, middle=middle: _turned(points, middle)))
+    return shapely.orient_polygons(polygonal(shapely.union_all(parts)))
+
+
+def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    return np.column_stack([np.clip(points[:, 0] - degrees, -180, 180), points[:, 1]])
+
+
+def polygonal(shape: Any) -> Any:
+    """The polygons of any shape: one Polygon, or a MultiPolygon; lines and points that a cut left are dropped."""
+    import shapely
+
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(list(parts))

@@ -1,0 +1,231 @@
+"""Opening raster files with GDAL: what an href is to GDAL, with which options, and datasets that stay open between reads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+# Bounds file handles and header memory of a process; a Sentinel-2 scene has 13 bands, and each thread may hold its own.
+POOL_SIZE = 64
+
+_SCHEMES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "ftp": "/vsicurl/ftp://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "gcs": "/vsigs/",
+    "az": "/vsiaz/",
+    "azure": "/vsiaz/",
+    "abfs": "/vsiaz/",
+    "abfss": "/vsiaz/",
+    "oss": "/vsioss/",
+    "swift": "/vsiswift/",
+}
+_REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs", "/vsihdfs")
+
+# Cloud-optimised files are read in few requests, and a busy server is asked again.
+_REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of buckets, no requests for sidecar files
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # the header of a full-size COG in one request
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # a connection that stalls for a minute is given up, and retried
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "VSI_CACHE": "TRUE",
+    "VSI_CACHE_SIZE": "2000000",  # bytes a file; 25 MB, GDAL's default, would be kept for each file of the pool
+}
+
+# EMPTY_DIR, a common setting for remote files, hides the .aux.xml beside a local one, where the georeferencing may be.
+# TRUE looks for sidecars by name and does not list the folder.
+_LOCAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+
+
+def gdal_path(href: str) -> str:
+    """What GDAL opens for ``href``: a path, a URL, or a name that GDAL knows already.
+
+    Examples
+    --------
+    >>> gdal_path("s3://bucket/B04.tif"), gdal_path("file:///data/B%2004.tif")
+    ('/vsis3/bucket/B04.tif', '/data/B 04.tif')
+    >>> gdal_path("https://host/B04.tif?sig=a%2Fb&se=2")
+    '/vsicurl/https://host/B04.tif?sig=a%2Fb&se=2'
+    """
+    scheme, separator, rest = href.partition("://")
+    if not separator:
+        return href
+    scheme = scheme.lower()
+    if scheme == "file":
+        return unquote(urlsplit(href).path)
+    if scheme.startswith("abfs") and "@" in rest.partition("/")[0]:
+        # abfs://container@account.dfs.core.windows.net/path: the account comes from the environment, like the key.
+        authority, _, path = rest.partition("/")
+        rest = f"{authority.partition('@')[0]}/{path}"
+    return f"{_SCHEMES[scheme]}{rest}" if scheme in _SCHEMES else href
+
+
+def is_remote(href: str) -> bool:
+    """Whether ``href`` is read over a network."""
+    path = gdal_path(href)
+    return path.startswith("/vsi") and any(system in path for system in _REMOTE)  # also /vsizip//vsicurl/...
+
+
+def gdal_options(href: str) -> dict[str, str]:
+    """GDAL's configuration for ``href``; for remote files, what the user has set wins."""
+    from rasterio.env import getenv, hasenv
+
+    if not is_remote(href):
+        return dict(_LOCAL_OPTIONS)
+    chosen = {name.upper() for name in (*os.environ, *(getenv() if hasenv() else ()))}
+    options = dict(_REMOTE_OPTIONS)
+    query = href.partition("?")[2].lower()
+    if "signature=" in query and "x-amz-signature=" not in query:
+        # Signed for GET alone, as Google's and CloudFront's are; GDAL knows this of Amazon's by itself.
+        options["CPL_VSIL_CURL_USE_HEAD"] = "NO"
+    return {name: value for name, value in options.items() if name not in chosen}
+
+
+def shown(href: str) -> str:
+    """``href`` for messages: a signature in its query is a secret."""
+    path, mark, _ = href.partition("?")
+    return f"{path}?..." if mark and is_remote(href) else href
+
+
+@contextmanager
+def clear_errors(href: str) -> Iterator[None]:
+    """Turn rasterio's errors into an OSError that names the file and says what GDAL said."""
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except RasterioError as error:
+        # "Read failed. See previous exception for details." is of no use alone.
+        reason = str(error.__cause__ or error).replace(href, shown(href)).replace(gdal_path(href), shown(href))
+        raise OSError(f"can't read {shown(href)}: {reason}") from error
+
+
+def open_dataset(href: str) -> Any:
+    """A rasterio dataset of its own, not shared with anyone.
+
+    Raises
+    ------
+    OSError
+        If it can't be opened; the message names the file.
+    """
+    import rasterio
+
+    with clear_errors(href), rasterio.Env(**gdal_options(href)):
+        return rasterio.open(gdal_path(href), sharing=False)
+
+
+@contextmanager
+def reading(href: str, dataset: Any) -> Iterator[None]:
+    """GDAL's settings, and errors that name the file, for reads from an open dataset."""
+    import rasterio
+
+    options = gdal_options(href) if is_remote(href) else {}
+    if "JP2" in dataset.driver:
+        # With threads of its own, GDAL's JPEG2000 driver does not pass on that a block could not be decoded: the pixels
+        # of a truncated file are then whatever was in the memory.
+        options["GDAL_NUM_THREADS"] = "1"
+    with clear_errors(href), rasterio.Env(**options) if options else nullcontext():
+        yield
+
+
+class _Idle(NamedTuple):
+    href: str
+    stamp: tuple[int, int, int] | None
+    dataset: Any
+
+
+class DatasetPool:
+    """Datasets that stay open between reads, each in one thread's hands at a time.
+
+    A dataset that nobody uses waits in the pool; a thread that finds none for its file opens one more. So there are as
+    many for a file as threads that read it at once, and at most ``size`` wait. A local file that has changed on disk is
+    opened anew.
+    """
+
+    def __init__(self, size: int = POOL_SIZE) -> None:
+        self.size = size
+        self._idle: list[_Idle] = []  # the least recently used first
+        self._lock = threading.Lock()
+        self._abandoned: list[list[_Idle]] = []
+
+    @contextmanager
+    def borrowed(self, href: str) -> Iterator[Any]:
+        """An open dataset of ``href``, for this thread alone until the end of the ``with`` block.
+
+        Raises
+        ------
+        OSError
+            If the file can't be opened, or a read inside the block fails; the message names the file.
+        """
+        stamp = _stamp(href)
+        dataset = self._take(href, stamp) or open_dataset(href)
+        try:
+            with reading(href, dataset):
+                yield dataset
+        except BaseException:
+            dataset.close()
+            raise
+        self._put(_Idle(href, stamp, dataset))
+
+    def clear(self) -> None:
+        """Close the datasets that wait."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for entry in idle:
+            entry.dataset.close()
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def _take(self, href: str, stamp: tuple[int, int, int] | None) -> Any:
+        with self._lock:
+            mine = [entry for entry in self._idle if entry.href == href]
+            stale = [entry for entry in mine if entry.stamp != stamp]
+            fresh = [entry for entry in mine if entry.stamp == stamp]
+            gone = [id(entry) for entry in (*stale, *fresh[-1:])]
+            if gone:
+                self._idle = [entry for entry in self._idle if id(entry) not in gone]
+        for entry in stale:
+            entry.dataset.close()
+        return fresh[-1].dataset if fresh else None
+
+    def _put(self, entry: _Idle) -> None:
+        with self._lock:
+            self._idle.append(entry)
+            surplus, self._idle = self._idle[: -self.size], self._idle[-self.size :]
+        for old in surplus:
+            old.dataset.close()
+
+    def _after_fork(self) -> None:
+        # A child shares the parent's file positions, so it must not read these datasets; and to close them could wait for
+        # ever on a lock of GDAL that another thread of the parent held.
+        self._abandoned.append(self._idle)
+        self._idle, self._lock = [], threading.Lock()
+
+
+def _stamp(href: str) -> tuple[int, int, int] | None:
+    """What changes when a local file is written again; None for what can't be asked cheaply."""
+    path = gdal_path(href)
+    if path.startswith("/vsi"):
+        return None
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None  # GDAL's own names, such as "NETCDF:..."; and for a missing file GDAL says so itself
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+POOL = DatasetPool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=POOL._after_fork)
