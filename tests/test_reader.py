@@ -576,3 +576,14 @@ def test_threads_do_not_share_what_is_handed_on(shared_data: Path) -> None:
     thread.join()
     assert seen == [{}]
     np.testing.assert_array_equal(readers[3].read(Window(0, 0, 50, 50)), pixels(href, 4)[:50, :50])
+
+
+def test_an_error_of_one_file_is_not_taken_for_one_of_the_next(shared_data: Path, tmp_path: Path) -> None:
+    """GDAL remembers a thread's last error; rasterio looks at it after calls on datasets that were open already."""
+    good = str(shared_data / "rasters" / S2_TIF)
+    whole = Path(good).read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    expected = read_header(good)  # its dataset waits in the pool now
+    with pytest.raises(OSError, match=r"cut\.tif"):
+        list(strips(str(tmp_path / "cut.tif")))
+    assert read_header(good) == expected

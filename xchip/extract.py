@@ -87,7 +87,7 @@ def extract_rows(obj: Xarray, rows: pd.DataFrame, *, pad: bool = False, batch: i
         taken = _take(data, windows, size, fill_of(array), batch)
         variables[name] = xr.Variable(("chip", *extra, "y", "x"), taken, array.attrs, _nodata_encoding(array))
     coords: dict[str, Any] = {name: ("chip", _values(rows[name])) for name in CHIP_COORDS if name in rows}
-    coords |= {name: coord for name, coord in ds.coords.items() if name not in ("time", "y", "x") and not coord.dims}
+    coords |= {str(name): coord for name, coord in ds.coords.items() if name not in ("time", "y", "x") and not coord.dims}
     coords.pop("spatial_ref", None)  # its GeoTransform is the scene's
     return xr.Dataset(variables, coords, ds.attrs)
 

@@ -178,7 +178,7 @@ def empty_frame() -> geopandas.GeoDataFrame:
     """An index without rows: the right columns and dtypes."""
     from xchip.grid import PixelGrid
 
-    grid = ChipGrid(PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1)), size=2)
+    grid = ChipGrid(PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1)), size=(2, 2))
     nothing = ItemColumns("", None, None, None, np.datetime64("NaT", "us"))
     frame = index_frame(grid, np.zeros((len(FRACTIONS), 0, 0), np.int64), nothing)
     frame.attrs.clear()

@@ -116,8 +116,7 @@ def _axis_of_centres(centres: np.ndarray, name: str) -> tuple[float, float, floa
         raise ValueError(f"coordinate {name!r} holds NaN or infinite values; pixel centres must be finite")
     if centres.size == 1:
         raise ValueError(
-            f"coordinate {name!r} has a single value, so the size of a pixel can't be told; keep at least two, or pass a "
-            "ChipGrid as size="
+            f"coordinate {name!r} has a single value, so the size of a pixel can't be told; keep at least two pixels"
         )
     step = (centres[-1] - centres[0]) / (centres.size - 1)
     strays = centres - (centres[0] + step * np.arange(centres.size))
@@ -127,12 +126,12 @@ def _axis_of_centres(centres: np.ndarray, name: str) -> tuple[float, float, floa
     if single:
         # The first centre alone may be off by some hundredths of a pixel, all together are not.
         centres = centres + strays.mean()
-    # Centres carry rounding errors: take the twelve-digit number if it drifts by under a millionth of a pixel.
+    # Centres carry rounding errors of about a billionth of a pixel: a short number that is as near is the one that was meant.
     rounded = float(f"{step:.12g}")
-    if abs(rounded - step) * centres.size < 1e-6 * abs(step):
+    if abs(rounded - step) * centres.size < 1e-9 * abs(step):
         step = rounded
     size, low = abs(step), min(centres[0], centres[-1])
-    decimals = _decimals(size)
+    decimals = _decimals(size) + 3
     low_edge, high_edge = low - size / 2, low + size * (centres.size - 0.5)
     return size, round(low_edge, decimals), round(high_edge, decimals)
 

@@ -237,7 +237,7 @@ def _lazy_sums(
         chunks=(*chunks[:-2], (n,), tuple(len(cuts) - 1 for cuts in rows), tuple(len(cuts) - 1 for cuts in columns)),
         name=f"chip-parts-{da.core.tokenize(function, [array.name for array in arrays], rows, columns, n)}",
     )
-    owners = tuple(_owners(plan.cuts, cuts) for plan, cuts in zip(plans, (rows, columns), strict=True))
+    owners = _owners(plans[0].cuts, rows), _owners(plans[1].cuts, columns)
     axes = tuple(range(parts.ndim))
     return da.blockwise(
         partial(_put_together, plans, owners, finish),

@@ -273,7 +273,7 @@ def _grids(frame: geopandas.GeoDataFrame, options: Any) -> Iterator[tuple[str | 
         res_x, res_y = (row.proj_right - row.proj_left) / row.width, (row.proj_top - row.proj_bottom) / row.height
         res_x, res_y = float(f"{res_x:.9g}"), float(f"{res_y:.9g}")
         pixels = PixelGrid(row.proj_code, (res_x, 0, row.proj_left, 0, -res_y, row.proj_top), (1, 1))
-        phase_y, phase_x = ChipGrid(pixels, 1).phase
+        phase_y, phase_x = ChipGrid(pixels, (1, 1)).phase
         sensor = row.sensor if isinstance(row.sensor, str) else None
         known = json.loads(options) if options else {}
         yield sensor, known | {"proj_code": row.proj_code, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -106,9 +106,22 @@ def clear_errors(href: str) -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
+        _forget_last_error()
         # "Read failed. See previous exception for details." is of no use alone.
         reason = str(error.__cause__ or error).replace(href, shown(href)).replace(gdal_path(href), shown(href))
         raise OSError(f"can't read {shown(href)}: {reason}") from error
+
+
+def _forget_last_error() -> None:
+    """GDAL keeps a thread's last error, and rasterio may take it for that of the next call, on quite another file.
+
+    To open anything resets it, also what is not there.
+    """
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    with suppress(RasterioIOError):
+        rasterio.open("/vsimem/xchip-no-such-file").close()
 
 
 def open_dataset(href: str) -> Any:
