@@ -47,23 +47,26 @@ def _count_strips(
     """Counts from (first row, pixels) strips that follow each other."""
     rows, columns = plans[0].cuts, plans[1].cuts
     counts = np.zeros((N_CLASSES, len(rows) - 1, len(columns) - 1), np.int64)
-    for first, pixels in _read_ahead(parts):
+
+    def add(first: int, pixels: np.ndarray) -> None:
         last = first + len(pixels)
         inner = rows[(rows > first) & (rows < last)] - first
         counter, pixels = counter_for(rule, pixels)
         own = count_classes(pixels, counter, np.concatenate(([0], inner, [last - first])), columns)
         at = int(np.searchsorted(rows, first, side="right")) - 1
         counts[:, at : at + len(inner) + 1] += own
+
+    # A second thread counts a strip while this one reads the next; both leave the interpreter free most of the time. It is
+    # not the reading that moves to a new thread, for a new thread has no memory yet for GDAL to use again.
+    with ThreadPoolExecutor(1, "count") as counting:
+        pending = None
+        for first, pixels in parts:
+            if pending is not None:
+                pending.result()
+            pending = counting.submit(add, first, pixels)
+        if pending is not None:
+            pending.result()
     return sums_of_parts(counts, plans)
-
-
-def _read_ahead(parts: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """``parts``, of which the next is read by a second thread while the caller works on one: both leave the interpreter free."""
-    with ThreadPoolExecutor(1, "read-ahead") as reader:
-        coming = reader.submit(next, parts, None)
-        while (part := coming.result()) is not None:
-            coming = reader.submit(next, parts, None)
-            yield part
 
 
 def _windows(pixels: PixelGrid) -> Iterator[Any]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.index import COLUMNS, EDGES, GRID_ATTRIBUTE, INTEGERS, STRINGS, empty_frame
+from xchip.index import COLUMNS, EDGES, GRID_ATTRIBUTE, INTEGERS, STRINGS
 from xchip.stats import FRACTIONS
 
 if TYPE_CHECKING:
     import geopandas
-    import pyarrow as pa
+    import pandas as pd
 
 SCHEMA_VERSION = "1.0"
 """Version of the index schema, in the ``xchip`` metadata of each file."""
@@ -55,7 +55,7 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
 
     Examples
     --------
-    >>> import tempfile, xchip.testing
+    >>> import tempfile, geopandas, xchip.testing
     >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_index(ds.chips.index(256, item_id="scene"), f"{folder}/scene.parquet")
@@ -204,23 +204,31 @@ _WRITER: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "sto
 
 def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
     """One Parquet file, a row group a frame. The footer comes last: it needs what all frames hold."""
+    import pandas as pd
+    import pyarrow as pa
     import pyarrow.parquet as pq
+    import shapely
 
     writer, facts = None, _Facts(options)
     try:
         for frame in frames:
-            table = _stacchip_table(frame) if schema == "stacchip" else _table(frame)
-            facts.add(frame)
+            # Columns come faster out of a plain frame than out of a geographic one.
+            plain, shapes = pd.DataFrame(frame), np.asarray(frame.geometry.array)
+            bounds = shapely.bounds(shapes).reshape(-1, 4)
+            geometry = _geometry_columns(shapes, bounds)
+            table = pa.table((_stacchip_columns if schema == "stacchip" else _columns)(plain) | geometry)
+            facts.add(plain, shapes, bounds)
             if writer is None:
                 columns = table.schema
                 writer = pq.ParquetWriter(target, columns, **_WRITER)
             writer.write_table(table if table.schema == columns else table.cast(columns))
-        if writer is None:
-            writer = pq.ParquetWriter(target, _table(empty_frame()).schema, **_WRITER)
         writer.add_key_value_metadata(facts.metadata(schema))
     finally:
         if writer is not None:
             writer.close()
+
+
+_TYPE_NAMES = {"POLYGON": "Polygon", "MULTIPOLYGON": "MultiPolygon"}
 
 
 class _Facts:
@@ -228,33 +236,35 @@ class _Facts:
 
     def __init__(self, options: Any) -> None:
         self.options = options
-        self.bounds: list[np.ndarray] = []
+        self.bounds: list[tuple[float, ...]] = []
         self.types: set[str] = set()
         self.grids: dict[str, dict[str, Any]] = {}
 
-    def add(self, frame: geopandas.GeoDataFrame) -> None:
+    def add(self, frame: pd.DataFrame, shapes: np.ndarray, bounds: np.ndarray) -> None:
+        """``bounds`` (rows, 4) are those of the geometries ``shapes``: NaN for an empty one."""
+        import shapely
+
         self.options = frame.attrs.get(GRID_ATTRIBUTE, self.options)
-        if not len(frame):
-            return
-        self.bounds.append(frame.geometry.total_bounds)
-        self.types |= set(frame.geometry.geom_type.unique())
-        for sensor, grid in _grids(frame, self.options):
+        known = bounds[np.isfinite(bounds).all(axis=1)]
+        if len(known):
+            self.bounds.append((*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()))
+        self.types |= {shapely.GeometryType(number).name for number in np.unique(shapely.get_type_id(shapes))}
+        for sensor, grid in _grids(frame, self.options) if len(frame) else ():
             entry = {"sensor": sensor, "grid": grid}
             self.grids.setdefault(json.dumps(entry, sort_keys=True), entry)
 
     def metadata(self, schema: str) -> dict[str, str]:
         column: dict[str, Any] = {
             "encoding": "WKB",
-            "geometry_types": sorted(self.types),
+            "geometry_types": sorted(_TYPE_NAMES[name] for name in self.types),
             "crs": _projjson(),
             "orientation": "counterclockwise",
             "edges": "planar",
             "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
         }
-        bounds = np.array(self.bounds)
-        bounds = bounds[np.isfinite(bounds).all(axis=1)] if len(bounds) else bounds
-        if len(bounds):
-            column["bbox"] = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
+        if self.bounds:
+            west, south, east, north = zip(*self.bounds, strict=True)
+            column["bbox"] = [min(west), min(south), max(east), max(north)]
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
         from xchip import __version__
 
@@ -262,21 +272,21 @@ class _Facts:
         return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
 
 
-def _grids(frame: geopandas.GeoDataFrame, options: Any) -> Iterator[tuple[str | None, dict[str, Any]]]:
+def _grids(frame: pd.DataFrame, options: Any) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """(sensor, grid) of each kind of row. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
     from xchip.grid import ChipGrid, PixelGrid
 
     first = frame.iloc[:1]
     if (frame["item_id"] != first["item_id"].iloc[0]).any():
         first = frame[~frame.duplicated(["sensor", "proj_code", "item_id"])]
-    for row in first[["sensor", "proj_code", *EDGES, "width", "height"]].itertuples(index=False):
-        res_x, res_y = (row.proj_right - row.proj_left) / row.width, (row.proj_top - row.proj_bottom) / row.height
-        res_x, res_y = float(f"{res_x:.9g}"), float(f"{res_y:.9g}")
-        pixels = PixelGrid(row.proj_code, (res_x, 0, row.proj_left, 0, -res_y, row.proj_top), (1, 1))
+    names = ["sensor", "proj_code", *EDGES, "width", "height"]
+    known = json.loads(options) if options else {}
+    for sensor, crs, left, bottom, right, top, width, height in zip(*(first[name].tolist() for name in names), strict=True):
+        res_x, res_y = float(f"{(right - left) / width:.9g}"), float(f"{(top - bottom) / height:.9g}")
+        pixels = PixelGrid(crs, (res_x, 0, left, 0, -res_y, top), (1, 1))
         phase_y, phase_x = ChipGrid(pixels, (1, 1)).phase
-        sensor = row.sensor if isinstance(row.sensor, str) else None
-        known = json.loads(options) if options else {}
-        yield sensor, known | {"proj_code": row.proj_code, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}
+        grid = known | {"proj_code": crs, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}
+        yield sensor if isinstance(sensor, str) else None, grid
 
 
 def _projjson() -> dict[str, Any]:
@@ -285,8 +295,8 @@ def _projjson() -> dict[str, Any]:
     return dict(pyproj.CRS.from_user_input("OGC:CRS84").to_json_dict())
 
 
-def _table(frame: geopandas.GeoDataFrame) -> pa.Table:
-    """The rows with WKB geometry and a bbox struct, in the schema's order and types, further columns after them."""
+def _columns(frame: pd.DataFrame) -> dict[str, Any]:
+    """All but the geometry, in the schema's order and types; further columns after them."""
     import pyarrow as pa
 
     texts = {name: _column(frame[name], pa.string()) for name in (*STRINGS, "proj_code")}
@@ -295,10 +305,9 @@ def _table(frame: geopandas.GeoDataFrame) -> pa.Table:
     for names, dtype in ((INTEGERS, np.int32), ((*EDGES, *FRACTIONS), np.float64)):
         block = np.asfortranarray(frame[list(names)].to_numpy(dtype))
         numbers |= {name: pa.array(block[:, position]) for position, name in enumerate(names)}
-    time = {"datetime": _column(frame["datetime"], pa.timestamp("us", tz="UTC"))}
-    arrays = texts | numbers | time
+    arrays = texts | numbers | {"datetime": _column(frame["datetime"], pa.timestamp("us", tz="UTC"))}
     extra = {name: _column(frame[name], None) for name in frame.columns if name not in COLUMNS and name != "bbox"}
-    return pa.table({name: arrays[name] for name in COLUMNS[:-1]} | extra | _geometry_columns(frame))
+    return {name: arrays[name] for name in COLUMNS[:-1]} | extra
 
 
 def _column(column: Any, dtype: Any) -> Any:
@@ -310,37 +319,31 @@ def _column(column: Any, dtype: Any) -> Any:
     return array if dtype is None or array.type == dtype else array.cast(dtype)
 
 
-def _geometry_columns(frame: geopandas.GeoDataFrame) -> dict[str, Any]:
+def _geometry_columns(shapes: np.ndarray, bounds: np.ndarray) -> dict[str, Any]:
     import pyarrow as pa
     import shapely
 
-    shapes = np.asarray(frame.geometry.array)
-    sides = zip(("xmin", "ymin", "xmax", "ymax"), shapely.bounds(shapes).reshape(-1, 4).T, strict=True)
-    bbox = {side: pa.array(np.ascontiguousarray(values)) for side, values in sides}
+    sides = [pa.array(np.ascontiguousarray(side)) for side in bounds.T]
     return {
         "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
-        "bbox": pa.StructArray.from_arrays(list(bbox.values()), names=list(bbox)),
+        "bbox": pa.StructArray.from_arrays(sides, names=["xmin", "ymin", "xmax", "ymax"]),
     }
 
 
-def _stacchip_table(frame: geopandas.GeoDataFrame) -> pa.Table:
-    """The same rows in stacchip's columns. Its cloud share is of all pixels: cloud, shadow and defective ones."""
+def _stacchip_columns(frame: pd.DataFrame) -> dict[str, Any]:
+    """stacchip's columns, but the geometry. Its cloud share is of all pixels: cloud, shadow and defective ones."""
     import pyarrow as pa
 
     nodata = frame["nodata_fraction"].to_numpy()
     masked = sum(frame[f"{name}_fraction"].to_numpy() for name in ("cloud", "shadow", "defective"))
     cloudy = np.where(nodata == 1, 0.0, np.nan_to_num(masked) * (1 - nodata))
-    date = frame["datetime"].dt.date
-    return pa.table(
-        {
-            "chipid": _column(frame["chip_id"], pa.string()),
-            "platform": _column(frame["sensor"], pa.string()),
-            "item": _column(frame["item_id"], pa.string()),
-            "date": pa.array(date, pa.date32(), from_pandas=True),
-            "chip_index_x": _column(frame["chip_index_x"], pa.int64()),
-            "chip_index_y": _column(frame["chip_index_y"], pa.int64()),
-            "cloud_cover_percentage": pa.array(cloudy),
-            "nodata_percentage": pa.array(nodata),
-            **_geometry_columns(frame),
-        }
-    )
+    return {
+        "chipid": _column(frame["chip_id"], pa.string()),
+        "platform": _column(frame["sensor"], pa.string()),
+        "item": _column(frame["item_id"], pa.string()),
+        "date": pa.array(frame["datetime"].dt.date, pa.date32(), from_pandas=True),
+        "chip_index_x": _column(frame["chip_index_x"], pa.int64()),
+        "chip_index_y": _column(frame["chip_index_y"], pa.int64()),
+        "cloud_cover_percentage": pa.array(cloudy),
+        "nodata_percentage": pa.array(nodata),
+    }

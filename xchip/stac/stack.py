@@ -193,7 +193,7 @@ def _arrays(columns: Sequence[Column], scenes: Sequence[Scene], target: PixelGri
     """Dask arrays (time, y, x) by name: one call of stackstac for each group of columns that it can hold together."""
     from dask.array.core import normalize_chunks
 
-    spatial = normalize_chunks(chunks, target.shape, dtype=np.uint8)  # type: ignore[no-untyped-call]
+    spatial = normalize_chunks(chunks, target.shape, dtype=np.uint8)
     groups: dict[Any, list[Column]] = {}
     for column in columns:
         factor = column.factor if _divides(column.factor, spatial) else (1, 1)
