@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,9 @@ INTEGERS = ("chip_index_x", "chip_index_y", "col_off", "row_off", "width", "heig
 EDGES = ("proj_left", "proj_bottom", "proj_right", "proj_top")
 COLUMNS = (*STRINGS, "datetime", *INTEGERS, "proj_code", *EDGES, *FRACTIONS, "geometry")
 """The columns of an index, in order."""
+
+KEPT_CHIPS = 20_000
+"""Footprints of larger grids are not kept in memory: one takes some 300 bytes."""
 
 GRID_ATTRIBUTE = "xchip_grid"
 """Key of a frame's ``attrs`` under which the grid options (size, stride, edge, anchor) travel to the file's metadata."""
@@ -155,10 +158,20 @@ def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: L
         "proj_top": by_row(top),
         **dict(zip(FRACTIONS, fractions, strict=True)),
     }
-    geometry = geopandas.array.GeometryArray(chosen(grid.footprints()), crs=_lonlat())
+    geometry = geopandas.array.GeometryArray(chosen(_footprints(grid)), crs=_lonlat())
     frame = geopandas.GeoDataFrame(pd.DataFrame(columns, copy=False), geometry=geometry)
     frame.attrs[GRID_ATTRIBUTE] = options_text(grid)
     return frame
+
+
+def _footprints(grid: ChipGrid) -> np.ndarray:
+    """The chips' footprints; those of the last grids are kept, for many scenes of an archive share one."""
+    return _kept_footprints(grid).copy() if len(grid) <= KEPT_CHIPS else grid.footprints()
+
+
+@lru_cache(maxsize=4)
+def _kept_footprints(grid: ChipGrid) -> np.ndarray:
+    return grid.footprints()
 
 
 def options_text(grid: ChipGrid) -> str:

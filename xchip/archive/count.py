@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,17 +58,25 @@ def _count_strips(
         at = int(np.searchsorted(rows, first, side="right")) - 1
         counts[:, at : at + len(inner) + 1] += own
 
-    # A second thread counts a strip while this one reads the next; both leave the interpreter free most of the time. It is
-    # not the reading that moves to a new thread, for a new thread has no memory yet for GDAL to use again.
-    with ThreadPoolExecutor(1, "count") as counting:
-        pending = None
-        for first, pixels in parts:
-            if pending is not None:
-                pending.result()
-            pending = counting.submit(add, first, pixels)
+    # Another thread counts a strip while this one reads the next; both leave the interpreter free most of the time.
+    pending = None
+    for first, pixels in parts:
         if pending is not None:
             pending.result()
+        pending = _counters().submit(add, first, pixels)
+    if pending is not None:
+        pending.result()
     return sums_of_parts(counts, plans)
+
+
+@lru_cache(maxsize=1)
+def _counters() -> ThreadPoolExecutor:
+    """The process's threads that count. They stay, for to start one takes as long as to count a strip."""
+    return ThreadPoolExecutor(thread_name_prefix="xchip-count")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_counters.cache_clear)  # a child has none of its parent's threads
 
 
 def _windows(pixels: PixelGrid) -> Iterator[Any]:

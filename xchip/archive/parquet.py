@@ -181,8 +181,29 @@ def _compute_parts(index: Any, writer: Any) -> list[str]:
         return [writer(index, 0)]
     import dask
 
-    write = dask.delayed(writer, pure=False)
-    return list(dask.compute(*(write(part, number) for number, part in enumerate(index.to_delayed()))))
+    write = dask.delayed(_write_part, pure=False)
+    return list(dask.compute(*(write(writer, _own_task(part), number) for number, part in enumerate(index.to_delayed()))))
+
+
+class _Task:
+    """A partition that is one task, on its way into the task that writes it: neither waits for the other's worker."""
+
+    def __init__(self, part: Any) -> None:
+        self.graph, self.key = dict(part.dask), part.key
+
+    def run(self) -> geopandas.GeoDataFrame:
+        """The partition."""
+        import dask
+
+        return dask.get(self.graph, self.key)
+
+
+def _own_task(part: Any) -> Any:
+    return _Task(part) if len(part.dask) == 1 else part
+
+
+def _write_part(writer: Any, part: Any, number: int) -> str:
+    return writer(part.run() if isinstance(part, _Task) else part, number)
 
 
 def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
@@ -198,6 +219,8 @@ def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
         yield from dask.compute(*delayed[first : first + at_once])
 
 
+# Columns whose values are seldom the same in two rows, so that a dictionary of them would be as long as they are.
+_SELDOM_TWICE = {"chip_id", "chipid", *FRACTIONS, "cloud_cover_percentage", "geometry", "bbox"}
 # Arrow's own copy of the schema would hide key-value metadata that are added after it from readers of a folder.
 _WRITER: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "store_schema": False}
 
@@ -209,7 +232,8 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
     import pyarrow.parquet as pq
     import shapely
 
-    writer, facts = None, _Facts(options)
+    writer: Any = None
+    facts = _Facts(options)
     try:
         for frame in frames:
             # Columns come faster out of a plain frame than out of a geographic one.
@@ -220,7 +244,8 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
             facts.add(plain, shapes, bounds)
             if writer is None:
                 columns = table.schema
-                writer = pq.ParquetWriter(target, columns, **_WRITER)
+                repeated = [name for name in columns.names if name not in _SELDOM_TWICE]
+                writer = pq.ParquetWriter(target, columns, use_dictionary=repeated, **_WRITER)
             writer.write_table(table if table.schema == columns else table.cast(columns))
         writer.add_key_value_metadata(facts.metadata(schema))
     finally:
