@@ -159,7 +159,7 @@ def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: L
         **dict(zip(FRACTIONS, fractions, strict=True)),
     }
     geometry = geopandas.array.GeometryArray(chosen(_footprints(grid)), crs=_lonlat())
-    frame = geopandas.GeoDataFrame(pd.DataFrame(columns, copy=False), geometry=geometry)
+    frame = geopandas.GeoDataFrame(columns | {"geometry": geometry}, copy=False)
     frame.attrs[GRID_ATTRIBUTE] = options_text(grid)
     return frame
 

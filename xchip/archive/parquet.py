@@ -324,7 +324,8 @@ def _columns(frame: pd.DataFrame) -> dict[str, Any]:
     """All but the geometry, in the schema's order and types; further columns after them."""
     import pyarrow as pa
 
-    texts = {name: _column(frame[name], pa.string()) for name in (*STRINGS, "proj_code")}
+    # Parquet has one kind of text: Arrow's large one needs no change.
+    texts = {name: _column(frame[name], pa.large_string()) for name in (*STRINGS, "proj_code")}
     # Taken as one array, for to take a column out of a frame costs more than to copy it.
     numbers: dict[str, Any] = {}
     for names, dtype in ((INTEGERS, np.int32), ((*EDGES, *FRACTIONS), np.float64)):
