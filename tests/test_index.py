@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import xchip
 from xchip.index import COLUMNS, FRACTIONS, empty_frame
-from xchip.quality import CLOUD, NODATA, values
+from xchip.quality import CLOUD, NODATA, NodataRule, values
 from xchip.testing import raise_if_dask_computes, synthetic_stack
 
 
@@ -145,6 +145,32 @@ def test_quality_may_be_many_things() -> None:
     )
 
 
+def test_the_sensor_in_the_attributes_tells_the_rule() -> None:
+    fmask = np.array([[0, 255], [2, 8]], "uint8")
+    ds = synthetic_stack(Fmask=fmask, red=fmask.astype("uint16"))
+    stats = ds.assign_attrs(sensor="hls-s30").chips.stats(2)
+    assert stats["nodata_fraction"].item() == 0.25
+    assert stats["cloud_fraction"].item() == stats["shadow_fraction"].item() == pytest.approx(1 / 3)
+    assert ds.assign_attrs(sensor="msi").chips.stats(2)["nodata_fraction"].shape == (1, 1, 1), "not one of ours"
+
+
+def test_a_stack_without_its_quality_band_is_not_taken_for_clear() -> None:
+    rule = values("scl", {NODATA: [0], CLOUD: [8, 9, 10]})
+    ds = stack(times=1).assign_attrs(quality=rule.to_json())
+    assert ds.chips.stats(32).sizes == {"time": 1, "chip_y": 2, "chip_x": 2}
+    with pytest.raises(ValueError, match=r"the quality band 'scl' of these items is not in the array; stack it with the others"):
+        ds[["red"]].chips.index(32)
+    assert (ds[["red"]].chips.index(32, quality=NodataRule(("red",)))["nodata_fraction"] == 0).all()
+
+
+def test_quality_of_other_pixels_is_refused() -> None:
+    ds = stack(times=1)
+    with pytest.raises(ValueError, match=r"quality= has other pixels than the array"):
+        ds.chips.stats(32, quality=(ds["scl"] == 0).isel(x=slice(1, None)))
+    with pytest.raises(ValueError, match=r"quality= has other pixels than the array"):
+        ds.chips.stats(32, quality=(ds["scl"] == 0).assign_coords(x=ds["x"] + 10))
+
+
 def test_a_quality_band_without_a_rule_is_refused() -> None:
     ds = stack(times=1).rename(scl="classes")
     with pytest.raises(ValueError, match=r"nothing says what the values of 'classes' mean; give a rule"):
@@ -216,6 +242,21 @@ def test_rioxarray_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
     same_fractions(ds.chips.index(128), scene[1])
     own_grid = scl.rename("scl").chips.index(64)
     np.testing.assert_array_equal(own_grid["cloud_fraction"], scene[1]["cloud_fraction"])
+
+
+def test_rioxarray_bands_of_one_file(shared_data: Path) -> None:
+    rioxarray = pytest.importorskip("rioxarray")
+    path = shared_data / "rasters" / "rgb_byte_l7.tif"
+    for options in ({}, {"masked": True}, {"chunks": {"x": 300, "y": 200}}):
+        array = rioxarray.open_rasterio(path, **options)
+        rows = array.chips.index(100, item_id="rgb")
+        rows = rows.compute() if hasattr(rows, "dask") else rows
+        raw = rioxarray.open_rasterio(path).values
+        for row in rows.itertuples():
+            window = raw[:, row.row_off : row.row_off + 100, row.col_off : row.col_off + 100]
+            assert row.nodata_fraction == (window == 0).all(axis=0).mean()
+        chips = array.chips.extract(rows.assign(item_id="")[:3]).compute()
+        np.testing.assert_array_equal(np.nan_to_num(chips["2"][1]), raw[1, :100, 100:200])
 
 
 def test_arrays_in_degrees_with_other_names() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xchip import sensors
 from xchip.grid import PixelGrid, proj_code
 from xchip.quality import CLEAR, NODATA, NodataRule, QualityRule
 
@@ -53,9 +54,11 @@ def as_dataset(obj: Xarray) -> xr.Dataset:
     if isinstance(obj, xr.DataArray):
         if "band" in obj.dims and "band" in obj.coords:
             ds = obj.assign_coords(band=[str(name) for name in obj["band"].values]).to_dataset("band")
-            ds.attrs = dict(obj.attrs)
+            for band in ds.data_vars.values():  # what the array says of its nodata holds for each band
+                band.attrs, band.encoding = dict(obj.attrs), dict(obj.encoding)
         else:
             ds = obj.to_dataset(name=obj.name or "data")
+        ds.attrs = dict(obj.attrs)
     else:
         ds = obj
     ds = ds.rename({name: plain for name, plain in zip(_spatial_dims(ds), ("y", "x"), strict=True) if name != plain})
@@ -232,9 +235,10 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
     """
     if isinstance(quality, xr.DataArray):
         array = as_dataset(quality.rename("quality"))["quality"]
-        if array.sizes["y"] != ds.sizes["y"] or array.sizes["x"] != ds.sizes["x"]:
+        if not all(array.sizes[dim] == ds.sizes[dim] and np.allclose(array[dim], ds[dim]) for dim in ("y", "x")):
             raise ValueError(
-                f"quality= has {array.sizes['y']} x {array.sizes['x']} pixels (y, x), the array {ds.sizes['y']} x {ds.sizes['x']}"
+                f"quality= has other pixels than the array: {array.sizes['y']} x {array.sizes['x']} (y, x), the array has "
+                f"{ds.sizes['y']} x {ds.sizes['x']}, or their coordinates differ"
             )
         if array.dtype.kind == "b":
             return xr.where(array, np.uint8(NODATA), np.uint8(CLEAR)), None
@@ -250,34 +254,43 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
 
 
 def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
-    from xchip.sensors import rule_for_band
-
     left = ds.attrs.get("quality")
     stacked = QualityRule.from_json(left) if isinstance(left, str) and left.startswith("{") else None
     if band is None:
-        if stacked is not None:
-            if stacked.band not in ds.variables:
-                raise ValueError(
-                    f"the quality band {stacked.band!r} of these items is not in the array; stack it with the others, or say "
-                    "with quality= what to go by, such as quality=xchip.quality.NodataRule(('red',))"
-                )
-            return stacked
-        known = (rule_for_band(str(name)) for name in ds.data_vars)
-        rule = next((rule for rule in known if rule is not None), None)
-        if rule is None:
-            return None
-        band = next(str(name) for name in ds.data_vars if rule_for_band(str(name)) is rule)
-    else:
-        array = _variable(ds, band)
-        rule = stacked if stacked is not None and stacked.band == band else rule_for_band(band)
-        if rule is None and array.dtype.kind == "b":
-            return QualityRule(band, ((NODATA, (1,)),), source="boolean band, True = nodata")
-        if rule is None:
+        if stacked is None:
+            return _rule_of_sensor(ds)
+        if stacked.band not in ds.variables:
             raise ValueError(
-                f"nothing says what the values of {band!r} mean; give a rule, such as "
-                f"quality=xchip.quality.values({band!r}, {{xchip.QualityClass.CLOUD: [8, 9]}})"
+                f"the quality band {stacked.band!r} of these items is not in the array; stack it with the others, or say "
+                "with quality= what to go by, such as quality=xchip.quality.NodataRule(('red',))"
             )
-    return QualityRule(band, rule.conditions, rule.default, rule.source, rule.ignored)
+        return stacked
+    array = _variable(ds, band)
+    rule = stacked if stacked is not None and stacked.band == band else sensors.rule_for_band(band)
+    if rule is None and array.dtype.kind == "b":
+        return QualityRule(band, ((NODATA, (1,)),), source="boolean band, True = nodata")
+    if rule is None:
+        raise ValueError(
+            f"nothing says what the values of {band!r} mean; give a rule, such as "
+            f"quality=xchip.quality.values({band!r}, {{xchip.QualityClass.CLOUD: [8, 9]}})"
+        )
+    return sensors.renamed(rule, band)
+
+
+def _rule_of_sensor(ds: xr.Dataset) -> QualityRule | None:
+    """The rule of the sensor that ``attrs["sensor"]`` names, else of a band that is called like a known quality band."""
+    names = [str(name) for name in ds.data_vars]
+    sensor = ds.attrs.get("sensor")
+    # Other libraries may mean something else by that attribute.
+    for rule in sensors.find(sensor).quality if isinstance(sensor, str) and sensor in sensors.names() else ():
+        for name in names:
+            if sensors.plain_key(name) == sensors.plain_key(rule.band):
+                return sensors.renamed(rule, name)
+    for name in names:
+        known = sensors.rule_for_band(name)
+        if known is not None:
+            return sensors.renamed(known, name)
+    return None
 
 
 def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
