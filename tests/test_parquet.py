@@ -26,7 +26,12 @@ def stack(times: int = 2) -> Any:
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Without what Parquet readers choose as they like: the index, and the kind of string."""
     frame = pd.DataFrame(frame).reset_index(drop=True)
-    return frame.astype({name: object for name in frame if isinstance(frame[name].dtype, pd.StringDtype)})
+    texts = {name: frame[name].astype(object).where(frame[name].notna(), None) for name in frame if _is_text(frame[name])}
+    return frame.assign(**texts)
+
+
+def _is_text(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.StringDtype) or column.dtype == object
 
 
 def test_geopandas_reads_back_what_was_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -240,5 +241,7 @@ def _stamp(href: str) -> tuple[int, int, int] | None:
 
 
 POOL = DatasetPool()
+# rasterio can't close a dataset cleanly once the interpreter has begun to fall apart.
+atexit.register(POOL.clear)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL._after_fork)
