@@ -118,7 +118,7 @@ def warp(
     from rasterio.crs import CRS
     from rasterio.warp import reproject
 
-    out = np.empty(target.shape, values.dtype)
+    out = np.full(target.shape, fill, values.dtype)
     reproject(
         values,
         out,
@@ -127,7 +127,9 @@ def warp(
         src_nodata=nodata,
         dst_transform=Affine(*target.transform),
         dst_crs=CRS.from_user_input(target.crs),
-        dst_nodata=np.asarray(fill).item(),
+        dst_nodata=nodata,
+        # GDAL would move pixels that happen to equal a nodata value of the target, so it is told of none that is not one.
+        init_dest_nodata=False,
         resampling=resampling,
     )
     return out
