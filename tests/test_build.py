@@ -249,6 +249,23 @@ def test_spatial_partitions_hold_their_chips(scenes: list[Path]) -> None:
         assert index.partitions[position].compute().geometry.within(outline.buffer(1e-6)).all()
 
 
+@pytest.mark.parametrize(
+    ("bbox", "bounds", "parts"),
+    [
+        ([10, 20, 11, 22], (10, 20, 11, 22), 1),
+        ([10, 20, 0, 11, 22, 99], (10, 20, 11, 22), 1),
+        ([179.9, -5, -179.1, -4], (-180, -5, 180, -4), 2),
+        (None, (-180, -90, 180, 90), 1),
+        (["west", 0, 1, 2], (-180, -90, 180, 90), 1),
+    ],
+)
+def test_an_item_that_has_to_be_opened_lies_in_its_bbox(bbox: Any, bounds: tuple[float, ...], parts: int) -> None:
+    index = xchip.index_items({**wrapped(Path("nowhere.tif")), "bbox": bbox})
+    (outline,) = index.spatial_partitions
+    assert outline.bounds == bounds
+    assert len(getattr(outline, "geoms", [outline])) == parts
+
+
 def test_every_form_of_items(scenes: list[Path]) -> None:
     expected = xchip.index_items(scenes, 256).compute()
     objects = [pystac.Item.from_file(path) for path in scenes]

@@ -14,7 +14,7 @@ from xchip.index import ItemColumns, Limits, index_frame, lazy_index, options_te
 from xchip.quality import QualityRule
 from xchip.sensors import SensorProfile, rule_for_band
 from xchip.stac.header import read_header
-from xchip.stac.items import HeaderNeeded, plain_items, understand
+from xchip.stac.items import HeaderNeeded, bbox_of, plain_items, understand
 from xchip.stac.scene import ItemError, Scene
 
 if TYPE_CHECKING:
@@ -160,10 +160,10 @@ def _outline_of_bbox(item: dict[str, Any]) -> Any:
     """The item's bbox as a polygon, or two where it crosses the antimeridian; the whole Earth where it has none."""
     import shapely
 
-    bbox = item.get("bbox")
-    if not isinstance(bbox, (list, tuple)) or len(bbox) not in (4, 6):
+    bbox = bbox_of(item.get("bbox"))
+    if bbox is None:
         return shapely.box(-180, -90, 180, 90)
-    west, south, east, north = (float(bbox[i]) for i in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4)))
+    west, south, east, north = bbox
     if west <= east:
         return shapely.box(west, south, east, north)
     return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])

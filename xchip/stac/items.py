@@ -352,7 +352,7 @@ class _Reading:
             bands=bands,
             rule=rule,
             quality=read,
-            bbox=_bbox(self.item.get("bbox")),
+            bbox=bbox_of(self.item.get("bbox")),
             block=next((band.block for band in (*bands, *read) if band.block and band.grid.res == grid.res), None),
             origins=self.origins,
         )
@@ -372,7 +372,7 @@ class _Reading:
             self.origins["hrefs"] = why
 
 
-def _bbox(value: Any) -> tuple[float, float, float, float] | None:
+def bbox_of(value: Any) -> tuple[float, float, float, float] | None:
     """(west, south, east, north); None where it is missing, or holds something else than four or six numbers."""
     try:
         found = numbers(value, "bbox", (4, 6))

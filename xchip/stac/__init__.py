@@ -1,0 +1,1 @@
+"""Scenes in: STAC items and raster files become one known form, and a lazy stack."""
