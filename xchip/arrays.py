@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -122,16 +123,16 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
     by the coordinates ``item_left``, ``item_bottom``, ``item_right`` and ``item_top`` that `xchip.stack` leaves.
     """
     whole = pixel_grid(ds)
-    ds = _with_labels_in_memory(ds)
     steps: list[int | None] = list(range(ds.sizes["time"])) if "time" in ds.dims else [None]
     if item_id is not None and len(steps) > 1:
         raise ValueError(
             f"item_id={item_id!r} names one item, the array has {len(steps)} time steps; give a coordinate item_id on time"
         )
+    labels = _labels(ds)
     scenes = []
     for step in steps:
-        here = ds.coords if step is None else ds.coords.to_dataset().isel(time=step).coords
-        pixels, row, column = _own_part(whole, here)
+        here = {name: values[()] if values.ndim == 0 else values[step] for name, values in labels.items()}
+        pixels, row, column = _own_part(whole, [here.get(name) for name in _EXTENT])
         if pixels is None:
             continue
         scenes.append(
@@ -140,27 +141,30 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
                 step,
                 row,
                 column,
-                item_id=item_id if item_id is not None else _text(here, "item_id", "id") or "",
-                collection=_text(here, "collection"),
-                item_href=_text(here, "item_href"),
-                sensor=_text(here, "sensor") or ds.attrs.get("sensor"),
-                datetime=_datetime(here),
+                item_id=item_id if item_id is not None else _text(here.get("item_id")) or _text(here.get("id")) or "",
+                collection=_text(here.get("collection")),
+                item_href=_text(here.get("item_href")),
+                sensor=_text(here.get("sensor")) or ds.attrs.get("sensor"),
+                datetime=_datetime(here.get("time")),
             )
         )
     return scenes
 
 
-def _with_labels_in_memory(ds: xr.Dataset) -> xr.Dataset:
-    """The labels of time steps as NumPy arrays: ``ds.chunk()`` makes them lazy, short as they are."""
-    lazy = {name: coord for name, coord in ds.coords.items() if set(coord.dims) <= {"time"} and hasattr(coord.data, "dask")}
-    if not lazy:
-        return ds
-    return ds.assign_coords({name: coord.compute(scheduler="sync") for name, coord in lazy.items()})
+_EXTENT = ("item_left", "item_bottom", "item_right", "item_top")
 
 
-def _own_part(whole: PixelGrid, coords: Any) -> tuple[PixelGrid | None, int, int]:
-    edges = [coords[name] for name in ("item_left", "item_bottom", "item_right", "item_top") if name in coords]
-    if len(edges) < 4 or any(edge.ndim for edge in edges):
+def _labels(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """What the array says of its time steps: NumPy arrays, one value a step or one for all."""
+    names = ("item_id", "id", "collection", "item_href", "sensor", "time", *_EXTENT)
+    found = {name: ds.coords[name] for name in names if name in ds.coords and ds.coords[name].dims in ((), ("time",))}
+    # ds.chunk() makes these coordinates lazy, short as they are.
+    return {name: np.asarray(coord.compute(scheduler="sync").values) for name, coord in found.items()}
+
+
+def _own_part(whole: PixelGrid, edges: Sequence[Any]) -> tuple[PixelGrid | None, int, int]:
+    """The part of ``whole`` within (left, bottom, right, top), its first row and column; None where there is none."""
+    if any(edge is None for edge in edges):
         return whole, 0, 0
     left, bottom, right, top = (float(edge) for edge in edges)
     (res_y, res_x), (height, width) = whole.res, whole.shape
@@ -176,19 +180,12 @@ def _own_part(whole: PixelGrid, coords: Any) -> tuple[PixelGrid | None, int, int
     return own, first_row, first_column
 
 
-def _text(coords: Any, *names: str) -> str | None:
-    for name in names:
-        if name in coords and coords[name].ndim == 0:
-            value = coords[name].item()
-            if isinstance(value, str) and value:
-                return value
-    return None
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str) and value else None
 
 
-def _datetime(coords: Any) -> np.datetime64:
-    if "time" in coords and coords["time"].ndim == 0 and coords["time"].dtype.kind == "M":
-        return coords["time"].values.astype("datetime64[us]")
-    return np.datetime64("NaT", "us")
+def _datetime(value: Any) -> np.datetime64:
+    return np.datetime64(value if isinstance(value, np.datetime64) else "NaT", "us")
 
 
 def nodata_of(array: xr.DataArray) -> float | None:
