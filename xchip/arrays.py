@@ -185,7 +185,7 @@ def _text(value: Any) -> str | None:
 
 
 def _datetime(value: Any) -> np.datetime64:
-    return np.datetime64(value if isinstance(value, np.datetime64) else "NaT", "us")
+    return value.astype("datetime64[us]") if isinstance(value, np.datetime64) else np.datetime64("NaT", "us")
 
 
 def nodata_of(array: xr.DataArray) -> float | None:
