@@ -182,7 +182,16 @@ def _compute_parts(index: Any, writer: Any) -> list[str]:
     import dask
 
     write = dask.delayed(_write_part, pure=False)
-    return list(dask.compute(*(write(writer, _own_task(part), number) for number, part in enumerate(index.to_delayed()))))
+    return _compute([write(writer, _own_task(part), number) for number, part in enumerate(index.to_delayed())])
+
+
+def _compute(parts: Sequence[Any]) -> list[Any]:
+    """The results of delayed ``parts``, on the cluster or scheduler that the user has chosen, else on threads."""
+    import dask
+
+    # One task alone runs in this thread: to wake another costs more than it can give.
+    alone = len(parts) == 1 and len(parts[0].dask) == 1 and dask.base.get_scheduler() is None
+    return list(dask.compute(*parts, scheduler="synchronous") if alone else dask.compute(*parts))
 
 
 class _Task:
@@ -211,12 +220,10 @@ def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
     if not hasattr(index, "dask"):
         yield index
         return
-    import dask
-
     delayed = index.to_delayed()
     at_once = 2 * (os.cpu_count() or 1)
     for first in range(0, len(delayed), at_once):
-        yield from dask.compute(*delayed[first : first + at_once])
+        yield from _compute(delayed[first : first + at_once])
 
 
 # Columns whose values are seldom the same in two rows, so that a dictionary of them would be as long as they are.
