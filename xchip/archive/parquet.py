@@ -18,6 +18,7 @@ from xchip.stats import FRACTIONS
 if TYPE_CHECKING:
     import geopandas
     import pandas as pd
+    import pyarrow as pa
 
 SCHEMA_VERSION = "1.0"
 """Version of the index schema, in the ``xchip`` metadata of each file."""
@@ -248,7 +249,9 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
             bounds = shapely.bounds(shapes).reshape(-1, 4)
             geometry = _geometry_columns(shapes, bounds)
             table = pa.table((_stacchip_columns if schema == "stacchip" else _columns)(plain) | geometry)
-            facts.add(plain, shapes, bounds)
+            facts.add(shapes, bounds)
+            if schema == "xchip" and len(table):
+                facts.add_grids(table, plain.attrs.get(GRID_ATTRIBUTE))
             if writer is None:
                 columns = table.schema
                 repeated = [name for name in columns.names if name not in _SELDOM_TWICE]
@@ -272,17 +275,19 @@ class _Facts:
         self.types: set[str] = set()
         self.grids: dict[str, dict[str, Any]] = {}
 
-    def add(self, frame: pd.DataFrame, shapes: np.ndarray, bounds: np.ndarray) -> None:
-        """``bounds`` (rows, 4) are those of the geometries ``shapes``: NaN for an empty one."""
+    def add(self, shapes: np.ndarray, bounds: np.ndarray) -> None:
+        """Geometries and their ``bounds`` (rows, 4): NaN for an empty one."""
         import shapely
 
-        self.options = frame.attrs.get(GRID_ATTRIBUTE, self.options)
         known = bounds[np.isfinite(bounds).all(axis=1)]
         if len(known):
             self.bounds.append((*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()))
         self.types |= {shapely.GeometryType(number).name for number in np.unique(shapely.get_type_id(shapes))}
-        for sensor, grid in _grids(frame, self.options) if len(frame) else ():
-            entry = {"sensor": sensor, "grid": grid}
+
+    def add_grids(self, table: pa.Table, options: Any) -> None:
+        """The sensors and grids of the rows; ``options`` are those of the frame that they come from, if it has any."""
+        self.options = options or self.options
+        for entry in _grids(table, self.options):
             self.grids.setdefault(json.dumps(entry, sort_keys=True), entry)
 
     def metadata(self, schema: str) -> dict[str, str]:
@@ -304,21 +309,25 @@ class _Facts:
         return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
 
 
-def _grids(frame: pd.DataFrame, options: Any) -> Iterator[tuple[str | None, dict[str, Any]]]:
-    """(sensor, grid) of each kind of row. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
+def _grids(table: pa.Table, options: Any) -> Iterator[dict[str, Any]]:
+    """Sensor and grid of each item. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
+    import pyarrow.compute as pc
+
     from xchip.grid import ChipGrid, PixelGrid
 
-    first = frame.iloc[:1]
-    if (frame["item_id"] != first["item_id"].iloc[0]).any():
-        first = frame[~frame.duplicated(["sensor", "proj_code", "item_id"])]
-    names = ["sensor", "proj_code", *EDGES, "width", "height"]
+    rows = table.select(["item_id", "sensor", "proj_code", *EDGES, "width", "height"])
+    if pc.count_distinct(rows["item_id"]).as_py() > 1:
+        first = ~rows.select(["item_id", "sensor", "proj_code"]).to_pandas().duplicated()
+        rows = rows.filter(first.to_numpy())
+    else:
+        rows = rows.slice(0, 1)
     known = json.loads(options) if options else {}
-    for sensor, crs, left, bottom, right, top, width, height in zip(*(first[name].tolist() for name in names), strict=True):
+    for _, sensor, crs, left, bottom, right, top, width, height in zip(*rows.to_pydict().values(), strict=True):
         res_x, res_y = float(f"{(right - left) / width:.9g}"), float(f"{(top - bottom) / height:.9g}")
         pixels = PixelGrid(crs, (res_x, 0, left, 0, -res_y, top), (1, 1))
         phase_y, phase_x = ChipGrid(pixels, (1, 1)).phase
         grid = known | {"proj_code": crs, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}
-        yield sensor if isinstance(sensor, str) else None, grid
+        yield {"sensor": sensor, "grid": grid}
 
 
 def _projjson() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from xchip.stac.scene import Band, ItemError
 # Strips of about this size stay in a core's cache while they are counted.
 STRIP_BYTES = 2 << 20
 # GDAL keeps decoded blocks up to 5 % of the memory, also of a file that is read once. Closing the file frees them.
-KEPT_BYTES = 6 << 20
+KEPT_BYTES = 12 << 20
 # A finer band is thinned, and a band is warped, in parts whose source pixels take about this much.
 PART_BYTES = 64 << 20
 
