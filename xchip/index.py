@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,12 +201,23 @@ def empty_frame() -> geopandas.GeoDataFrame:
 def lazy_index(parts: Sequence[Any], function: Any, outlines: Sequence[Any], options: str) -> dask_geopandas.GeoDataFrame:
     """A dask-geopandas frame of ``function(part)`` for each part, with spatial partitions known beforehand."""
     import dask.dataframe as dd
+
+    frame = dd.from_map(function, list(parts), meta=_meta(options), enforce_metadata=False, label="chip-index")
+    return _with_outlines(frame, outlines)
+
+
+def _meta(options: str) -> geopandas.GeoDataFrame:
+    """What dask is told of an index's rows; ``options`` are those of the grid, as text."""
     import dask_geopandas  # noqa: F401  makes dask build its own kind of frame
-    import geopandas
 
     meta = empty_frame().copy()
     meta.attrs[GRID_ATTRIBUTE] = options
-    frame = dd.from_map(function, list(parts), meta=meta, enforce_metadata=False, label="chip-index")
+    return meta
+
+
+def _with_outlines(frame: dask_geopandas.GeoDataFrame, outlines: Sequence[Any]) -> dask_geopandas.GeoDataFrame:
+    import geopandas
+
     frame.spatial_partitions = geopandas.GeoSeries(list(outlines), crs=_lonlat())
     return frame
 
@@ -265,17 +276,12 @@ def _by_time(array: xr.DataArray, counts: Any, n: int) -> list[Any]:
 def _lazy_array_index(parts: Sequence[tuple[ArrayScene, ChipGrid, Any]], limits: Limits | None, whole: ChipGrid) -> Any:
     import dask
     import dask.dataframe as dd
-    import dask_geopandas  # noqa: F401  makes dask build its own kind of frame
-    import geopandas
 
-    meta = empty_frame().copy()
-    meta.attrs[GRID_ATTRIBUTE] = options_text(whole)
-    make = dask.delayed(partial(_scene_frame), pure=True)
+    make = dask.delayed(_scene_frame, pure=True)
     frames = [make(scene, grid, limits, counts) for scene, grid, counts in parts]
-    frame = dd.from_delayed(frames, meta=meta, verify_meta=False, prefix="chip-index")
+    frame = dd.from_delayed(frames, meta=_meta(options_text(whole)), verify_meta=False, prefix="chip-index")
     outlines = {grid: grid.outline() for _, grid, _ in parts}
-    frame.spatial_partitions = geopandas.GeoSeries([outlines[grid] for _, grid, _ in parts], crs=_lonlat())
-    return frame
+    return _with_outlines(frame, [outlines[grid] for _, grid, _ in parts])
 
 
 def _scene_frame(scene: ArrayScene, grid: ChipGrid, limits: Limits | None, counts: np.ndarray) -> geopandas.GeoDataFrame:
