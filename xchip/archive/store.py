@@ -1,0 +1,155 @@
+"""Files below a root, on disk or in a bucket. A file appears whole or not at all, and what was there before stays until then."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from xchip.archive.storage import StorageOptions
+
+ABANDONED_AFTER = 24 * 3600
+"""Seconds after which a file that was being written belongs to a process that is gone."""
+
+
+class Entry(NamedTuple):
+    """A file below the root."""
+
+    name: str
+    """With ``/`` between folders."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Files below ``root``, a local path or a URL; names have ``/`` between folders and are relative to it."""
+
+    root: str
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a path of this machine."""
+        return "://" not in self.root or self.root.startswith("file://")
+
+    def path(self, name: str = "") -> str:
+        """Full path or URL of a file; the root itself without a name."""
+        root = self.root.rstrip("/") or "/"
+        return f"{root}/{name}" if name else root
+
+    def filesystem(self, name: str = "") -> tuple[Any, str]:
+        """(fsspec file system, path on it) of a file."""
+        return self.storage.filesystem(self.path(name))
+
+    def local(self, name: str = "") -> Path:
+        """A file's path, where the root is local."""
+        return Path(self.filesystem(name)[1])
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes; FileNotFoundError where it is absent."""
+        fs, path = self.filesystem(name)
+        return bytes(fs.cat_file(path))
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
+        fs, path = self.filesystem(name)
+        return fs.open(path, "rb")
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        fs, path = self.filesystem(name)
+        return bool(fs.exists(path))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file: aside and renamed on disk, one put elsewhere."""
+        if not self.is_local:
+            fs, path = self.filesystem(name)
+            fs.pipe_file(path, content)
+            return
+        target = self.local(name)
+        aside = self._aside(target)
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file unless there is one; whether this call wrote it. Of several at once, one does."""
+        if not self.is_local:
+            fs, path = self.filesystem(name)
+            try:
+                fs.pipe_file(path, content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        target = self.local(name)
+        aside = self._aside(target)
+        try:
+            aside.write_bytes(content)
+            os.link(aside, target)  # unlike a rename, it does not replace
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+        return True
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        fs, path = self.filesystem(name)
+        with suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder and all that is in it, if it is there."""
+        fs, path = self.filesystem(name)
+        if self.is_local:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                fs.rm(path, recursive=True)
+
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """All files below a folder, in the order of their names; none where it is absent. Files being written are left out."""
+        if self.is_local:
+            yield from self._local_entries(self.local(folder), f"{folder}/" if folder else "")
+            return
+        fs, path = self.filesystem(folder)
+        with suppress(FileNotFoundError):
+            base = path.rstrip("/") + "/"
+            for found, facts in sorted(fs.find(path, detail=True).items()):
+                yield Entry((f"{folder}/" if folder else "") + found.removeprefix(base), int(facts["size"]))
+
+    def _local_entries(self, folder: Path, prefix: str) -> Iterator[Entry]:
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.is_dir():
+                yield from self._local_entries(Path(entry.path), f"{prefix}{entry.name}/")
+            elif not _is_aside(entry.name):
+                with suppress(FileNotFoundError):  # removed while we looked
+                    yield Entry(prefix + entry.name, entry.stat().st_size)
+
+    @staticmethod
+    def _aside(target: Path) -> Path:
+        """A name beside ``target`` for a file that is being written; what others left half-written long ago is removed."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for old in target.parent.glob(f".{target.name}.*.tmp"):
+            with suppress(FileNotFoundError):
+                if time.time() - old.stat().st_mtime > ABANDONED_AFTER:
+                    old.unlink()
+        return target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+
+
+def _is_aside(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
