@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,14 +159,21 @@ _Target = _LocalTarget | _RemoteTarget
 
 
 def _put(url: str, frames: Any, schema: str, options: Any) -> None:
-    import io
-
     import fsspec
 
-    buffer = io.BytesIO()
-    _write_file(frames, buffer, schema, options)
     fs, path = fsspec.core.url_to_fs(url)
-    fs.pipe_file(path, buffer.getvalue())
+    fs.pipe_file(path, index_bytes(frames, schema, options))
+
+
+def index_bytes(
+    frames: Iterable[geopandas.GeoDataFrame], schema: str = "xchip", options: Any = None, *, more: dict[str, Any] | None = None
+) -> bytes:
+    """A whole index file in memory, a row group a frame; ``more`` joins its ``xchip`` metadata."""
+    import io
+
+    buffer = io.BytesIO()
+    _write_file(frames, buffer, schema, options, more)
+    return buffer.getvalue()
 
 
 def _check_parts(names: Sequence[str], folder: Any) -> None:
@@ -233,7 +240,7 @@ _SELDOM_TWICE = {"chip_id", "chipid", *FRACTIONS, "cloud_cover_percentage", "geo
 _WRITER: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "store_schema": False}
 
 
-def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
+def _write_file(frames: Any, target: Any, schema: str, options: Any, more: dict[str, Any] | None = None) -> None:
     """One Parquet file, a row group a frame. The footer comes last: it needs what all frames hold."""
     import pandas as pd
     import pyarrow as pa
@@ -257,7 +264,7 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any) -> None:
                 repeated = [name for name in columns.names if name not in _SELDOM_TWICE]
                 writer = pq.ParquetWriter(target, columns, use_dictionary=repeated, **_WRITER)
             writer.write_table(table if table.schema == columns else table.cast(columns))
-        writer.add_key_value_metadata(facts.metadata(schema))
+        writer.add_key_value_metadata(facts.metadata(schema, more or {}))
     finally:
         if writer is not None:
             writer.close()
@@ -290,7 +297,7 @@ class _Facts:
         for entry in _grids(table, self.options):
             self.grids.setdefault(json.dumps(entry, sort_keys=True), entry)
 
-    def metadata(self, schema: str) -> dict[str, str]:
+    def metadata(self, schema: str, more: dict[str, Any]) -> dict[str, str]:
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(_TYPE_NAMES[name] for name in self.types),
@@ -305,7 +312,7 @@ class _Facts:
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
         from xchip import __version__
 
-        xchip = {"schema_version": SCHEMA_VERSION, "software": f"xchip {__version__}", "grids": list(self.grids.values())}
+        xchip = {"schema_version": SCHEMA_VERSION, "software": f"xchip {__version__}", "grids": list(self.grids.values())} | more
         return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
 
 
