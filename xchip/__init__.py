@@ -14,40 +14,65 @@ from xchip import accessor  # noqa: F401  registers .chips
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BuildReport": "xchip.archive.report",
     "ChipGrid": "xchip.grid",
+    "Explanation": "xchip.explanation",
     "ItemError": "xchip.stac.scene",
     "PixelGrid": "xchip.grid",
     "QualityClass": "xchip.quality",
     "SensorProfile": "xchip.sensors",
+    "StorageOptions": "xchip.archive.storage",
+    "build_index": "xchip.archive.run",
     "chip_sums": "xchip.stats",
+    "explain_items": "xchip.archive.explain",
     "index_items": "xchip.archive.build",
+    "merge_indexes": "xchip.archive.merge",
+    "open_index": "xchip.archive.read",
     "plot": "xchip.plotting",
     "preview": "xchip.plotting",
+    "read_index": "xchip.archive.read",
     "stack": "xchip.stac.stack",
+    "stitch": "xchip.stitch",
     "write_index": "xchip.archive.parquet",
 }
 _MODULES = ("quality", "sensors", "testing")
 
 __all__ = [
+    "BuildReport",
     "ChipGrid",
+    "Explanation",
     "ItemError",
     "PixelGrid",
     "QualityClass",
     "SensorProfile",
+    "StorageOptions",
+    "build_index",
     "chip_sums",
+    "explain_items",
     "index_items",
+    "merge_indexes",
+    "open_index",
     "plot",
     "preview",
     "quality",
+    "read_index",
     "sensors",
     "stack",
+    "stitch",
     "write_index",
 ]
 
 if TYPE_CHECKING:
     from xchip import quality, sensors
     from xchip.archive.build import index_items
+    from xchip.archive.explain import explain_items
+    from xchip.archive.merge import merge_indexes
     from xchip.archive.parquet import write_index
+    from xchip.archive.read import open_index, read_index
+    from xchip.archive.report import BuildReport
+    from xchip.archive.run import build_index
+    from xchip.archive.storage import StorageOptions
+    from xchip.explanation import Explanation
     from xchip.grid import ChipGrid, PixelGrid
     from xchip.plotting import plot, preview
     from xchip.quality import QualityClass
@@ -55,6 +80,7 @@ if TYPE_CHECKING:
     from xchip.stac.scene import ItemError
     from xchip.stac.stack import stack
     from xchip.stats import chip_sums
+    from xchip.stitch import stitch
 
 
 def __getattr__(name: str) -> Any:

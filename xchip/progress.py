@@ -1,7 +1,8 @@
-"""How far a long job is, for people: a bar on a terminal, a line now and then elsewhere. Only the command line uses it."""
+"""How far a long job is, for people: a bar on a terminal or in a notebook, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
@@ -9,45 +10,94 @@ from typing import Any, TextIO
 
 from dask.callbacks import Callback
 
+LOGGER = logging.getLogger("xchip")
+
 
 class Progress:
-    """Counts finished scenes.
+    """Counts finished scenes, or whatever ``unit`` says.
+
+    Parameters
+    ----------
+    total
+        How many there will be; None where nobody knows yet.
+    label
+        What happens to them: "indexed".
+    stream
+        Where lines, or a bar if it is a terminal, go. None: a bar where there is a terminal or a notebook to draw it on, else
+        the logger "xchip" at level INFO.
+    every
+        Seconds between two lines.
 
     Examples
     --------
     >>> import sys
-    >>> with Progress(2, "indexed", stream=sys.stdout) as progress:
+    >>> with Progress(3, "indexed", stream=sys.stdout) as progress:
     ...     progress.advance()
+    ...     progress.advance(failed=True)
     ...     progress.advance()
-    indexed 2 of 2 scenes
+    indexed 3 of 3 scenes (1 failed)
     """
 
-    def __init__(self, total: int, label: str, *, stream: TextIO | None = None, every: float = 5.0) -> None:
-        self.total, self.label, self.every = total, label, every
-        self.stream = sys.stderr if stream is None else stream
-        self.done = 0
+    def __init__(
+        self, total: int | None, label: str, *, unit: str = "scenes", stream: TextIO | None = None, every: float = 5.0
+    ) -> None:
+        self.total, self.label, self.unit, self.every = total, label, unit, every
+        self.stream = stream
+        self.done = self.failed = self.skipped = 0
         self._bar: Any = None
         self._last = time.monotonic()
+        self._said = ""
 
     def __enter__(self) -> Progress:
-        if self.stream.isatty():
+        stream = sys.stderr if self.stream is None else self.stream
+        if self.stream is None and _in_notebook():
+            from tqdm.auto import tqdm
+        elif stream.isatty():
             from tqdm import tqdm
-
-            self._bar = tqdm(total=self.total, desc=self.label, unit=" scenes", file=self.stream)
+        else:
+            return self
+        self._bar = tqdm(total=self.total, desc=self.label, unit=f" {self.unit}", file=stream)
         return self
 
-    def advance(self) -> None:
-        """One scene more is done."""
+    def advance(self, *, failed: bool = False, skipped: bool = False) -> None:
+        """One more is finished; it failed, or there was nothing to do for it."""
         self.done += 1
+        self.failed += failed
+        self.skipped += skipped
         if self._bar is not None:
             self._bar.update()
+            if failed:
+                self._bar.set_postfix_str(f"{self.failed:,} failed")
         elif self.done == self.total or time.monotonic() - self._last >= self.every:
-            self._last = time.monotonic()
-            print(f"{self.label} {self.done:,} of {self.total:,} scenes", file=self.stream, flush=True)
+            self._say()
+
+    def _say(self) -> None:
+        self._last = time.monotonic()
+        notes = [f"{count:,} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed")) if count]
+        of = "" if self.total is None else f" of {self.total:,}"
+        line = f"{self.label} {self.done:,}{of} {self.unit}" + (f" ({', '.join(notes)})" if notes else "")
+        if line == self._said:
+            return
+        self._said = line
+        if self.stream is None:
+            LOGGER.info(line)
+        else:
+            print(line, file=self.stream, flush=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
+        elif self.done:
+            self._say()
+
+
+def _in_notebook() -> bool:
+    """Whether this is a kernel, whose frontend draws bars."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 class SceneTasks(Callback):

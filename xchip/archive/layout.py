@@ -21,16 +21,20 @@ def folder_name(identifier: str | None) -> str:
 
     Examples
     --------
-    >>> folder_name("S2A_20LKP"), folder_name("a/b c"), folder_name(".."), folder_name(None)
-    ('S2A_20LKP', 'a%2Fb%20c', '%2E%2E', '_')
+    >>> folder_name("S2A_20LKP"), folder_name("a/b c"), folder_name(".."), folder_name("_x"), folder_name(None)
+    ('S2A_20LKP', 'a%2Fb%20c', '%2E%2E', '%5Fx', '_')
     """
     if identifier is None:
         return "_"
-    # A name that is all dots, or empty, is no name for a file; "_" alone stands for "no collection".
-    name = {".": "%2E", "..": "%2E%2E", "": "%00", "_": "%5F"}.get(identifier) or quote(identifier, safe="")
+    name = quote(identifier, safe="", errors="surrogatepass") or "%00"
+    if name[0] in "._":
+        # "." and ".." are no names for a folder; and readers of whole folders pass over what begins with "." or "_".
+        dots = len(name) - len(name.lstrip("."))
+        name = "%2E" * dots + name[dots:] if dots else f"%5F{name[1:]}"
     if len(name.encode()) <= MAX_BYTES:
         return name
-    return f"{name[:KEPT_CHARACTERS]}-{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(identifier.encode(errors="surrogatepass")).hexdigest()
+    return f"{name[:KEPT_CHARACTERS]}-{digest[:16]}"
 
 
 def item_name(collection: str | None, item_id: str) -> str:

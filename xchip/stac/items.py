@@ -342,9 +342,12 @@ class _Reading:
         if self.grid() != grid:
             return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
         self._note_hrefs((*bands, *read))
+        boa_offset = self.files.item_offset(self.matched)
+        if boa_offset is not None:
+            self.origins["offset"] = f"{'undecided' if boa_offset.offset is None else boa_offset.offset}: {boa_offset.origin}"
         return Scene(
             item_id=self.item_id,
-            collection=text(self.item.get("collection")) or text(self.properties.get("collection")),
+            collection=collection_of(self.item),
             href=self.href,
             datetime=moment_of,
             sensor=self.profile.name if self.profile else None,
@@ -354,6 +357,7 @@ class _Reading:
             quality=read,
             bbox=bbox_of(self.item.get("bbox")),
             block=next((band.block for band in (*bands, *read) if band.block and band.grid.res == grid.res), None),
+            boa_offset=boa_offset,
             origins=self.origins,
         )
 
@@ -370,6 +374,11 @@ class _Reading:
         why = next((self.by_key[b.asset].href_origin for b in bands if self.by_key[b.asset].href_origin), "")
         if why:
             self.origins["hrefs"] = why
+
+
+def collection_of(item: Mapping[str, Any]) -> str | None:
+    """Id of an item's collection; STAC 0.7 had it among the properties."""
+    return text(item.get("collection")) or text(mapping(item.get("properties")).get("collection"))
 
 
 def bbox_of(value: Any) -> tuple[float, float, float, float] | None:

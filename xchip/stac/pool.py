@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from xchip.stac.repeats import counting_repeats, observable
 
 # Bounds file handles and header memory of a process; a Sentinel-2 scene has 13 bands, and each thread may hold its own.
 POOL_SIZE = 64
@@ -29,13 +32,15 @@ _SCHEMES = {
 }
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs", "/vsihdfs")
 
-# Cloud-optimised files are read in few requests, and a busy server is asked again.
+# Cloud-optimised files are read in few requests, and a busy server is asked again. Two quick repeats by GDAL save to read a
+# whole file anew for one range that failed; it waits 0.5 s and 1 s. More would keep a thread for long that an archive's own
+# retries (`xchip.archive.failures`), which wait longer and leave a record, use better.
 _REMOTE_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of buckets, no requests for sidecar files
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # the header of a full-size COG in one request
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_MAX_RETRY": "2",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",  # a connection that stalls for a minute is given up, and retried
@@ -99,18 +104,39 @@ def shown(href: str) -> str:
     return f"{path}?..." if mark and is_remote(href) else href
 
 
+class FileError(OSError):
+    """A file that can't be opened or read. The message names it and says what GDAL said; GDAL's error is the cause."""
+
+    def __init__(self, message: str, remote: bool = False, answered: bool = True) -> None:
+        super().__init__(message)
+        self.remote = remote
+        """Whether it is read over a network."""
+        self.answered = answered
+        """Whether every request is known to have been answered: what can't be decoded is then what the server has."""
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[str, bool, bool]]:
+        return type(self), (str(self), self.remote, self.answered)
+
+
 @contextmanager
 def clear_errors(href: str) -> Iterator[None]:
-    """Turn rasterio's errors into an OSError that names the file and says what GDAL said."""
+    """Turn rasterio's errors into a `FileError`."""
     from rasterio.errors import RasterioError
 
-    try:
-        yield
-    except RasterioError as error:
-        _forget_last_error()
-        # "Read failed. See previous exception for details." is of no use alone.
-        reason = str(error.__cause__ or error).replace(href, shown(href)).replace(gdal_path(href), shown(href))
-        raise OSError(f"can't read {shown(href)}: {reason}") from error
+    remote = is_remote(href)
+    with counting_repeats() as repeats:
+        try:
+            yield
+        except RasterioError as error:
+            answered = not repeats and (not remote or observable())
+            _forget_last_error()
+            if remote:
+                _DOUBTED.add(href)
+            # "Read failed. See previous exception for details." is of no use alone.
+            reason = str(error.__cause__ or error).replace(gdal_path(href), href)
+            if shown(href) != href:
+                reason = reason.replace(href[href.index("?") :], "?...")  # also where GDAL leaves the folder out
+            raise FileError(f"can't read {shown(href)}: {reason}", remote, answered) from error
 
 
 def _forget_last_error() -> None:
@@ -125,18 +151,69 @@ def _forget_last_error() -> None:
         rasterio.open("/vsimem/xchip-no-such-file").close()
 
 
+class _Doubted:
+    """Remote files whose last read failed.
+
+    GDAL remembers for the whole process that a file could not be opened, whatever the reason (a 503 too), and what it was sent,
+    also if that came short. So such a file is opened with all that set aside: the server is asked again.
+    """
+
+    SIZE = 4096
+    """How many are remembered."""
+
+    def __init__(self) -> None:
+        self._hrefs: OrderedDict[str, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, href: str) -> None:
+        with self._lock:
+            self._hrefs[href] = None
+            if len(self._hrefs) > self.SIZE:
+                self._hrefs.popitem(last=False)
+
+    def discard(self, href: str) -> None:
+        with self._lock:
+            self._hrefs.pop(href, None)
+
+    def __contains__(self, href: str) -> bool:
+        return href in self._hrefs
+
+
+_DOUBTED = _Doubted()
+
+
 def open_dataset(href: str) -> Any:
     """A rasterio dataset of its own, not shared with anyone.
 
     Raises
     ------
-    OSError
+    FileError
         If it can't be opened; the message names the file.
     """
     import rasterio
 
-    with clear_errors(href), rasterio.Env(**gdal_options(href)):
+    with rasterio.Env(**gdal_options(href)), clear_errors(href):
+        if href in _DOUBTED:
+            dataset = _open_anew(gdal_path(href))
+            _DOUBTED.discard(href)
+            return dataset
         return rasterio.open(gdal_path(href), sharing=False)
+
+
+def _open_anew(path: str) -> Any:
+    """A dataset of a remote file, for which GDAL's caches are not asked."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    # It holds for files whose names begin so. A list would have colons in between, and so a URL can't be in it.
+    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED="/vsi"):
+        try:
+            return rasterio.open(path, sharing=False)
+        except RasterioError:
+            if path.startswith("/vsicurl/"):
+                raise
+        # In a bucket GDAL asks again, and then believes its old answer all the same. It has forgotten that one now.
+        return rasterio.open(path, sharing=False)
 
 
 @contextmanager
@@ -149,12 +226,25 @@ def reading(href: str, dataset: Any) -> Iterator[None]:
         # With threads of its own, GDAL's JPEG2000 driver does not pass on that a block could not be decoded: the pixels
         # of a truncated file are then whatever was in the memory.
         options["GDAL_NUM_THREADS"] = "1"
-    with clear_errors(href), rasterio.Env(**options) if options else nullcontext():
+    with rasterio.Env(**options) if options else nullcontext(), clear_errors(href):
         yield
+
+
+_ACCOUNT_OPTIONS = ("AWS_", "GS_", "AZURE_", "OSS_", "SWIFT_", "GDAL_HTTP_")
+
+
+def _account(href: str) -> tuple[tuple[str, str], ...]:
+    """As whom, and from which server, this thread reads now: the settings of `rasterio.Env` that a dataset was opened with."""
+    from rasterio.env import getenv, hasenv
+
+    if not is_remote(href) or not hasenv():
+        return ()
+    return tuple(sorted((name, str(value)) for name, value in getenv().items() if name.upper().startswith(_ACCOUNT_OPTIONS)))
 
 
 class _Idle(NamedTuple):
     href: str
+    account: tuple[tuple[str, str], ...]
     stamp: tuple[int, int, int] | None
     dataset: Any
 
@@ -164,7 +254,7 @@ class DatasetPool:
 
     A dataset that nobody uses waits in the pool; a thread that finds none for its file opens one more. So there are as
     many for a file as threads that read it at once, and at most ``size`` wait. A local file that has changed on disk is
-    opened anew.
+    opened anew, and so is a remote file under other settings, such as another endpoint or other keys.
     """
 
     def __init__(self, size: int = POOL_SIZE) -> None:
@@ -179,18 +269,18 @@ class DatasetPool:
 
         Raises
         ------
-        OSError
+        FileError
             If the file can't be opened, or a read inside the block fails; the message names the file.
         """
-        stamp = _stamp(href)
-        dataset = self._take(href, stamp) or open_dataset(href)
+        account, stamp = _account(href), _stamp(href)
+        dataset = self._take(href, account, stamp) or open_dataset(href)
         try:
             with reading(href, dataset):
                 yield dataset
         except BaseException:
             dataset.close()
             raise
-        self._put(_Idle(href, stamp, dataset))
+        self._put(_Idle(href, account, stamp, dataset))
 
     def clear(self) -> None:
         """Close the datasets that wait."""
@@ -202,9 +292,9 @@ class DatasetPool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def _take(self, href: str, stamp: tuple[int, int, int] | None) -> Any:
+    def _take(self, href: str, account: tuple[tuple[str, str], ...], stamp: tuple[int, int, int] | None) -> Any:
         with self._lock:
-            mine = [entry for entry in self._idle if entry.href == href]
+            mine = [entry for entry in self._idle if entry.href == href and entry.account == account]
             stale = [entry for entry in mine if entry.stamp != stamp]
             fresh = [entry for entry in mine if entry.stamp == stamp]
             gone = [id(entry) for entry in (*stale, *fresh[-1:])]

@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urljoin
 
@@ -22,7 +22,11 @@ _PARQUET = (".parquet", ".geoparquet", ".pq")
 _LINES = (".ndjson", ".jsonl", ".geojsonl", ".ndgeojson")
 
 
-def plain_items(items: Any) -> Iterator[Found]:
+OnError = Callable[[str, Exception], None]
+"""Told of (what could not be read, why)."""
+
+
+def plain_items(items: Any, *, on_error: OnError | None = None) -> Iterator[Found]:
     """Each item as plain JSON, with the href of its JSON (None where unknown), one after another.
 
     Parameters
@@ -30,6 +34,8 @@ def plain_items(items: Any) -> Iterator[Found]:
     items
         pystac Items, an ItemCollection, an ItemSearch, dicts (an Item or a FeatureCollection), paths or URLs of JSON, newline
         delimited JSON or stac-geoparquet; one, or any iterable of them.
+    on_error
+        Called for each of several that can't be read, in place of an exception, which would end it all.
 
     Yields
     ------
@@ -49,48 +55,66 @@ def plain_items(items: Any) -> Iterator[Found]:
     [('https://example.com/a/red.tif', 'https://example.com/a/a.json')]
     """
     empty = True
-    for found in _open(items):
+
+    def note(what: str, error: Exception) -> None:
+        nonlocal empty
+        empty = False
+        if on_error is None:
+            raise error
+        on_error(what, error)
+
+    for found in open_items(items, on_error=note):
         empty = False
         yield found
     if empty:
         raise ValueError(f"no items: {_describe(items)} has none; pass {_ACCEPTED}")
 
 
-def _open(items: Any) -> Iterator[Found]:
+def open_items(items: Any, *, on_error: OnError) -> Iterator[Found]:
+    """As `plain_items`, but there may be none."""
     if isinstance(items, (str, os.PathLike)):
-        yield from _from_file(os.fspath(items))
+        yield from _from_file(os.fspath(items), on_error)
     elif isinstance(items, Mapping):
-        yield from _from_json(items, None, _describe(items))
+        yield from _from_json(items, None, _describe(items), on_error)
     elif hasattr(items, "items_as_dicts"):  # pystac_client.ItemSearch
         for item in items.items_as_dicts():
-            yield from _from_json(item, None, "an item of the search")
+            yield from _from_json(item, None, "an item of the search", on_error)
     elif type(items).__module__.partition(".")[0] in ("pystac", "pystac_client"):
-        yield from _from_pystac(items)
+        yield from _from_pystac(items, on_error)
     elif isinstance(items, Iterable) and not isinstance(items, (bytes, bytearray)):
         for entry in items:
-            yield from _open(entry)
+            yield from _each(open_items(entry, on_error=on_error), _describe(entry), on_error)
     else:
         raise ValueError(f"{_describe(items)} is no STAC item; pass {_ACCEPTED}")
 
 
-def _from_pystac(items: Any) -> Iterator[Found]:
+def _each(found: Iterator[Found], what: str, on_error: OnError) -> Iterator[Found]:
+    """One of several sources: what is wrong with it does not end the others."""
+    try:
+        yield from found
+    except (ValueError, OSError) as error:
+        on_error(what, error)
+
+
+def _from_pystac(items: Any, on_error: OnError) -> Iterator[Found]:
     kind = type(items).__name__
     if kind == "ItemCollection":
         for item in items:
-            yield from _from_pystac(item)
+            yield from _each(_from_pystac(item, on_error), _describe(item), on_error)
     elif hasattr(items, "get_items"):
         raise ValueError(f"a pystac {kind} ({items.id!r}) is no item; pass its items: {kind.lower()}.get_items()")
     elif hasattr(items, "assets") and hasattr(items, "to_dict"):
-        yield from _from_json(items.to_dict(transform_hrefs=False), items.get_self_href(), f"pystac {kind}")
+        yield from _from_json(items.to_dict(transform_hrefs=False), items.get_self_href(), f"pystac {kind}", on_error)
     else:
         raise ValueError(f"a {type(items).__module__}.{kind} is no STAC item; pass {_ACCEPTED}")
 
 
-def _from_json(value: Any, href: str | None, what: str, *, folder: str | None = None) -> Iterator[Found]:
+def _from_json(value: Any, href: str | None, what: str, on_error: OnError, *, folder: str | None = None) -> Iterator[Found]:
     """``href``: where the item's own JSON is; ``folder``: a file of several items, for hrefs that nothing else resolves."""
     if isinstance(value, Mapping) and isinstance(value.get("features"), list):
         for entry in value["features"]:
-            yield from _from_json(entry, None, what, folder=folder or href)
+            one = _from_json(entry, None, what, on_error, folder=folder or href)
+            yield from _each(one, f"{_describe(entry)} of {what}", on_error)
         return
     if not isinstance(value, Mapping):
         raise ValueError(f"{what} holds {_describe(value)}, which is no STAC item; pass {_ACCEPTED}")
@@ -160,7 +184,7 @@ def resolved(item: dict[str, Any], base: str | None) -> dict[str, Any]:
     return {**item, "assets": assets}
 
 
-def _from_file(path: str) -> Iterator[Found]:
+def _from_file(path: str, on_error: OnError) -> Iterator[Found]:
     if not _SCHEME.match(path):
         path = os.path.abspath(os.path.expanduser(path))
         if os.path.isdir(path):
@@ -171,31 +195,34 @@ def _from_file(path: str) -> Iterator[Found]:
     bare = re.split(r"[?#]", path)[0].lower() if _SCHEME.match(path) else path.lower()
     if bare.endswith(_PARQUET):
         for row in _parquet_items(path):
-            yield from _from_json(row, None, path, folder=path)
+            yield from _each(_from_json(row, None, path, on_error, folder=path), f"{_describe(row)} of {path}", on_error)
         return
     import fsspec
 
     with fsspec.open(path, "rb") as file:
         content = file.read()
     if bare.endswith(_LINES):
-        for entry in _json_lines(content, path):
-            yield from _from_json(entry, None, path, folder=path)
+        for number, line in enumerate(content.splitlines(), 1):
+            if line.strip():
+                yield from _each(_from_line(line, number, path, on_error), f"line {number} of {path}", on_error)
         return
     try:
         value = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{path!r} is not JSON: {error}") from error
-    for entry in value if isinstance(value, list) else [value]:
-        yield from _from_json(entry, None if isinstance(value, list) else path, path, folder=path)
+    if not isinstance(value, list):
+        yield from _from_json(value, path, path, on_error, folder=path)
+        return
+    for entry in value:
+        yield from _each(_from_json(entry, None, path, on_error, folder=path), f"{_describe(entry)} of {path}", on_error)
 
 
-def _json_lines(content: bytes, path: str) -> Iterator[Any]:
-    for number, line in enumerate(content.splitlines(), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} of {path!r} is not JSON: {error}") from error
+def _from_line(line: bytes, number: int, path: str, on_error: OnError) -> Iterator[Found]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number} of {path!r} is not JSON: {error}") from error
+    yield from _from_json(entry, None, path, on_error, folder=path)
 
 
 _TOP_LEVEL = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection")
