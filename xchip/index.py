@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import dask_geopandas
     import geopandas
     import pandas as pd
+    import pyarrow as pa
     import xarray as xr
 
 STRINGS = ("chip_id", "item_id", "collection", "item_href", "sensor")
@@ -26,6 +27,10 @@ INTEGERS = ("chip_index_x", "chip_index_y", "col_off", "row_off", "width", "heig
 EDGES = ("proj_left", "proj_bottom", "proj_right", "proj_top")
 COLUMNS = (*STRINGS, "datetime", *INTEGERS, "proj_code", *EDGES, *FRACTIONS, "geometry")
 """The columns of an index, in order."""
+
+BOA_OFFSET = "boa_offset"
+"""A further column, double, where Sentinel-2 items tell it: what has to be added to the stored values so that they are as before
+processing baseline 04.00, -1000 or 0. Null for items that leave it undecided, and for other products."""
 
 KEPT_CHIPS = 20_000
 """Footprints of larger grids are not kept in memory: one takes some 300 bytes."""
@@ -81,9 +86,37 @@ class ItemColumns:
     sensor: str | None
     datetime: np.datetime64
     """UTC, microseconds; NaT where unknown."""
+    boa_offset: float | None = None
+    """Value of the column `BOA_OFFSET`: NaN is null; None: without that column."""
 
 
-def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Limits | None = None) -> geopandas.GeoDataFrame:
+@dataclass(frozen=True, eq=False)
+class IndexRows:
+    """The rows of one item as Arrow arrays, but for their geometry, which is that of chips of a grid."""
+
+    grid: ChipGrid
+    columns: dict[str, pa.Array]
+    """All `COLUMNS` but the geometry, in order, then others; text as large_string."""
+    keep: np.ndarray | None
+    """Which chips of the grid are rows, by chip_index_y, then chip_index_x: bool (chips,); None for all."""
+
+    def __len__(self) -> int:
+        return len(self.columns["chip_id"])
+
+    def to_frame(self) -> geopandas.GeoDataFrame:
+        """The rows with their footprints."""
+        import geopandas
+
+        shapes = footprints(self.grid) if self.keep is None else footprints(self.grid)[self.keep]
+        columns = {name: _pandas_column(column) for name, column in self.columns.items()}
+        geometry = geopandas.array.GeometryArray(shapes.copy(), crs=_lonlat())
+        ordered = {name: columns.pop(name) for name in COLUMNS[:-1]} | {"geometry": geometry} | columns
+        frame = geopandas.GeoDataFrame(ordered, copy=False)
+        frame.attrs[GRID_ATTRIBUTE] = options_text(self.grid)
+        return frame
+
+
+def index_rows(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Limits | None = None) -> IndexRows:
     """The rows of one item.
 
     Parameters
@@ -96,77 +129,100 @@ def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: L
         What its rows share.
     limits
         Which chips to keep.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-        A row a chip, by chip_index_y, then chip_index_x; columns `COLUMNS`.
     """
-    import geopandas
-    import pandas as pd
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     fractions = fractions_of(counts).reshape(len(FRACTIONS), -1)
+    places = _kept_places(grid) if len(grid) <= KEPT_CHIPS else _places(grid)
     keep = None
     if limits is not None and limits != Limits():
         keep = limits.keep(fractions)
         fractions = fractions[:, keep]
+        places = {name: column.filter(pa.array(keep)) for name, column in places.items()}
+    n = fractions.shape[1]
+
+    def same(value: Any, dtype: pa.DataType) -> pa.Array:
+        return pa.nulls(n, dtype) if value is None else pa.repeat(pa.scalar(value, dtype), n)
+
+    text = pa.large_string()
+    prefix = pa.scalar(f"{item.item_id}-" if item.item_id else "", text)
+    moment = None if np.isnat(item.datetime) else int(item.datetime.astype("datetime64[us]").astype(np.int64))
+    own = {
+        "chip_id": pc.binary_join_element_wise(prefix, places["chip_id"], pa.scalar("", text)),
+        **{name: same(getattr(item, name), text) for name in STRINGS[1:]},
+        "datetime": same(moment, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+        **{name: pa.array(values) for name, values in zip(FRACTIONS, fractions, strict=True)},
+    }
+    columns = {name: own[name] if name in own else places[name] for name in COLUMNS[:-1]}
+    if item.boa_offset is not None:
+        columns[BOA_OFFSET] = same(None if np.isnan(item.boa_offset) else float(item.boa_offset), pa.float64())
+    return IndexRows(grid, columns, keep)
+
+
+def _places(grid: ChipGrid) -> dict[str, pa.Array]:
+    """The columns that depend on the grid alone; ``chip_id`` without the item's id."""
+    import pyarrow as pa
 
     ny, nx = grid.shape
-
-    def chosen(values: np.ndarray) -> np.ndarray:
-        return values if keep is None else values[keep]
-
-    def by_row(values: np.ndarray) -> np.ndarray:
-        return chosen(np.repeat(values, nx))
-
-    def by_column(values: np.ndarray) -> np.ndarray:
-        return chosen(np.tile(values, ny))
-
     index_y, row_off, height = grid.rows
     index_x, col_off, width = grid.columns
     left, right = grid.x_bounds
     bottom, top = grid.y_bounds
-    prefix = f"{item.item_id}-" if item.item_id else ""
-    y_text, x_text = index_y.astype(str).tolist(), [f"{prefix}{x}-" for x in index_x.tolist()]
-    chip_ids = [x + y for y in y_text for x in x_text]
-    if keep is not None:
-        chip_ids = [chip_id for chip_id, kept in zip(chip_ids, keep.tolist(), strict=True) if kept]
-    n = fractions.shape[1]
-
-    def same(value: str | None) -> Any:
-        text = pa.nulls(n, pa.large_string()) if value is None else pa.repeat(pa.scalar(value, pa.large_string()), n)
-        return pd.arrays.ArrowStringArray(text)
-
-    columns: dict[str, Any] = {
-        "chip_id": pd.arrays.ArrowStringArray(pa.array(chip_ids, pa.large_string())),
-        "item_id": same(item.item_id),
-        "collection": same(item.collection),
-        "item_href": same(item.item_href),
-        "sensor": same(item.sensor),
-        "datetime": pd.DatetimeIndex(np.full(n, item.datetime, "datetime64[us]")).tz_localize("UTC"),
-        "chip_index_x": by_column(index_x.astype(np.int32)),
-        "chip_index_y": by_row(index_y.astype(np.int32)),
-        "col_off": by_column(col_off.astype(np.int32)),
-        "row_off": by_row(row_off.astype(np.int32)),
-        "width": by_column(width.astype(np.int32)),
-        "height": by_row(height.astype(np.int32)),
-        "proj_code": same(grid.pixels.crs),
-        "proj_left": by_column(left),
-        "proj_bottom": by_row(bottom),
-        "proj_right": by_column(right),
-        "proj_top": by_row(top),
-        **dict(zip(FRACTIONS, fractions, strict=True)),
+    by_row = {
+        "chip_index_y": index_y.astype(np.int32),
+        "row_off": row_off.astype(np.int32),
+        "height": height.astype(np.int32),
+        "proj_bottom": bottom,
+        "proj_top": top,
     }
-    geometry = geopandas.array.GeometryArray(chosen(_footprints(grid)), crs=_lonlat())
-    frame = geopandas.GeoDataFrame(columns | {"geometry": geometry}, copy=False)
-    frame.attrs[GRID_ATTRIBUTE] = options_text(grid)
-    return frame
+    by_column = {
+        "chip_index_x": index_x.astype(np.int32),
+        "col_off": col_off.astype(np.int32),
+        "width": width.astype(np.int32),
+        "proj_left": left,
+        "proj_right": right,
+    }
+    x_text, y_text = [f"{x}-" for x in index_x.tolist()], index_y.astype(str).tolist()
+    return {
+        "chip_id": pa.array([x + y for y in y_text for x in x_text], pa.large_string()),
+        **{name: pa.array(np.repeat(values, nx)) for name, values in by_row.items()},
+        **{name: pa.array(np.tile(values, ny)) for name, values in by_column.items()},
+        "proj_code": pa.repeat(pa.scalar(grid.pixels.crs, pa.large_string()), ny * nx),
+    }
 
 
-def _footprints(grid: ChipGrid) -> np.ndarray:
-    """The chips' footprints; those of the last grids are kept, for many scenes of an archive share one."""
-    return _kept_footprints(grid).copy() if len(grid) <= KEPT_CHIPS else grid.footprints()
+# Many scenes of an archive share one of a few grids.
+_kept_places = lru_cache(maxsize=4)(_places)
+
+
+def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Limits | None = None) -> geopandas.GeoDataFrame:
+    """The rows of one item, as `index_rows`, with their footprints.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        A row a chip, by chip_index_y, then chip_index_x; columns `COLUMNS`, then `BOA_OFFSET` where ``item`` has it.
+    """
+    return index_rows(grid, counts, item, limits).to_frame()
+
+
+def _pandas_column(column: pa.Array) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    if pa.types.is_large_string(column.type):
+        return pd.arrays.ArrowStringArray(column)
+    if pa.types.is_timestamp(column.type):
+        moments = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False).astype("datetime64[us]")
+        return pd.DatetimeIndex(moments).tz_localize("UTC")
+    # A copy, for Arrow's memory can't be written to.
+    return column.to_numpy(zero_copy_only=False).copy()
+
+
+def footprints(grid: ChipGrid) -> np.ndarray:
+    """The chips' footprints: object (chips,), not to be changed. Those of the last grids are kept."""
+    return _kept_footprints(grid) if len(grid) <= KEPT_CHIPS else grid.footprints()
 
 
 @lru_cache(maxsize=4)
@@ -198,19 +254,51 @@ def empty_frame() -> geopandas.GeoDataFrame:
     return frame
 
 
-def lazy_index(parts: Sequence[Any], function: Any, outlines: Sequence[Any], options: str) -> dask_geopandas.GeoDataFrame:
-    """A dask-geopandas frame of ``function(part)`` for each part, with spatial partitions known beforehand."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a lazy index is made of, for writers that need no frames."""
+
+    expression: Any
+    """dask's own of the frame."""
+    rows: Callable[[Any], IndexRows]
+    """Function that makes a partition of a part."""
+    parts: Sequence[Any]
+
+
+def source_of(frame: Any) -> Source | None:
+    """What a lazy index is made of; None where anything was done to it since."""
+    source = getattr(frame, "_xchip_source", None)
+    return source if source is not None and source.expression is frame.expr else None
+
+
+def lazy_index(
+    parts: Sequence[Any], rows: Callable[[Any], IndexRows], outlines: Sequence[Any], options: str, *, offsets: bool = False
+) -> dask_geopandas.GeoDataFrame:
+    """A dask-geopandas frame of ``rows(part)`` for each part, with spatial partitions known beforehand.
+
+    ``offsets`` says whether all parts have the column `BOA_OFFSET`.
+    """
     import dask.dataframe as dd
 
-    frame = dd.from_map(function, list(parts), meta=_meta(options), enforce_metadata=False, label="chip-index")
-    return _with_outlines(frame, outlines)
+    parts = list(parts)
+    meta = _meta(options, offsets=offsets)
+    frame = dd.from_map(partial(_frame_of, rows), parts, meta=meta, enforce_metadata=False, label="chip-index")
+    frame = _with_outlines(frame, outlines)
+    object.__setattr__(frame, "_xchip_source", Source(frame.expr, rows, parts))
+    return frame
 
 
-def _meta(options: str) -> geopandas.GeoDataFrame:
+def _frame_of(rows: Callable[[Any], IndexRows], part: Any) -> geopandas.GeoDataFrame:
+    return rows(part).to_frame()
+
+
+def _meta(options: str, *, offsets: bool) -> geopandas.GeoDataFrame:
     """What dask is told of an index's rows; ``options`` are those of the grid, as text."""
     import dask_geopandas  # noqa: F401  makes dask build its own kind of frame
 
     meta = empty_frame().copy()
+    if offsets:
+        meta[BOA_OFFSET] = np.empty(0)
     meta.attrs[GRID_ATTRIBUTE] = options
     return meta
 
@@ -279,13 +367,16 @@ def _lazy_array_index(parts: Sequence[tuple[ArrayScene, ChipGrid, Any]], limits:
 
     make = dask.delayed(_scene_frame, pure=True)
     frames = [make(scene, grid, limits, counts) for scene, grid, counts in parts]
-    frame = dd.from_delayed(frames, meta=_meta(options_text(whole)), verify_meta=False, prefix="chip-index")
+    meta = _meta(options_text(whole), offsets=any(scene.boa_offset is not None for scene, _, _ in parts))
+    frame = dd.from_delayed(frames, meta=meta, verify_meta=False, prefix="chip-index")
     outlines = {grid: grid.outline() for _, grid, _ in parts}
     return _with_outlines(frame, [outlines[grid] for _, grid, _ in parts])
 
 
 def _scene_frame(scene: ArrayScene, grid: ChipGrid, limits: Limits | None, counts: np.ndarray) -> geopandas.GeoDataFrame:
-    item = ItemColumns(scene.item_id, scene.collection, scene.item_href, scene.sensor, scene.datetime)
+    item = ItemColumns(
+        scene.item_id, scene.collection, scene.item_href, scene.sensor, scene.datetime, boa_offset=scene.boa_offset
+    )
     return index_frame(grid, counts.reshape(len(FRACTIONS), *grid.shape), item, limits)
 
 

@@ -152,13 +152,13 @@ def judge(product: Product, times: Times, memory: dict[str, float]) -> None:
 
 def index_part_alone(item: Item, path: Path) -> None:
     """What xchip does for one item, without dask: understand, count, write."""
-    import xchip
     from xchip.archive import build
+    from xchip.archive.parquet import index_bytes
     from xchip.index import Limits
 
     recipe = build.Recipe(256, None, "drop", "origin", None, None, Limits())
     scene = build.understand_for_index(item, None, recipe, header=None)
-    xchip.write_index(build.index_part(scene, recipe), path)
+    path.write_bytes(index_bytes([build.index_part(scene, recipe)]))
 
 
 def many_scenes(product: Product, data: Path, count: int, rounds: int) -> None:

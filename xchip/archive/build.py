@@ -10,16 +10,16 @@ import numpy as np
 
 from xchip.archive.count import count_scene
 from xchip.grid import Anchor, ChipGrid, Edge, PixelGrid
-from xchip.index import ItemColumns, Limits, index_frame, lazy_index, options_text
+from xchip.index import IndexRows, ItemColumns, Limits, index_rows, lazy_index, options_text
 from xchip.quality import QualityRule
-from xchip.sensors import SensorProfile, rule_for_band
+from xchip.sensors import SensorProfile, find, recognise, rule_for_band
+from xchip.stac.harmonize import offset_in_file
 from xchip.stac.header import read_header
 from xchip.stac.items import HeaderNeeded, bbox_of, plain_items, understand
 from xchip.stac.scene import ItemError, Scene
 
 if TYPE_CHECKING:
     import dask_geopandas
-    import geopandas
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,29 @@ def index_items(
         else:
             parts.append(scene)
             outlines.append(_outline(recipe.grid(scene.grid)))
-    return lazy_index(parts, partial(index_part, recipe=recipe), outlines, options)
+    # Partitions of one frame have the same columns.
+    offsets = any(_tells_offset(part, recipe) for part in parts)
+    return lazy_index(parts, partial(index_part, recipe=recipe, offsets=offsets), outlines, options, offsets=offsets)
+
+
+def _tells_offset(part: Scene | UnreadItem, recipe: Recipe) -> bool:
+    """Whether an item tells the offset of its Sentinel-2 reflectances, or may once it is read."""
+    if isinstance(part, Scene):
+        return not np.isnan(offset_in_file(part))
+    known = (find(recipe.sensor),) if recipe.sensor is not None else recognise(part.item)
+    return known is not None and known[0].baseline_offset is not None
 
 
 _ANY_PIXELS = PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1))
 
 
-def index_part(part: Scene | UnreadItem, recipe: Recipe) -> geopandas.GeoDataFrame:
-    """The index of one item: the task of `index_items`."""
+def grid_options(recipe: Recipe) -> dict[str, Any]:
+    """Size, stride, edge and anchor, checked and in full."""
+    return recipe.grid(_ANY_PIXELS).options
+
+
+def index_part(part: Scene | UnreadItem, recipe: Recipe, *, offsets: bool | None = None) -> IndexRows:
+    """The index of one item: the task of `index_items`. ``offsets`` is that of `item_columns`."""
     scene = part if isinstance(part, Scene) else understand_for_index(part.item, part.href, recipe, header=read_header)
     grid = recipe.grid(scene.grid)
     try:
@@ -122,13 +137,15 @@ def index_part(part: Scene | UnreadItem, recipe: Recipe) -> geopandas.GeoDataFra
         raise
     except (OSError, ValueError) as error:
         raise ItemError(scene.item_id, f"its quality can't be read: {error}") from error
-    return index_frame(grid, counts, item_columns(scene), recipe.limits)
+    return index_rows(grid, counts, item_columns(scene, offsets), recipe.limits)
 
 
-def item_columns(scene: Scene) -> ItemColumns:
-    """What the rows of a scene share."""
+def item_columns(scene: Scene, offsets: bool | None = None) -> ItemColumns:
+    """What the rows of a scene share, with its `boa_offset` if ``offsets``; None: where it tells one."""
     time = np.datetime64(scene.datetime.replace(tzinfo=None), "us")
-    return ItemColumns(scene.item_id, scene.collection, scene.href, scene.sensor, time)
+    offset = offset_in_file(scene)
+    told = not np.isnan(offset) if offsets is None else offsets
+    return ItemColumns(scene.item_id, scene.collection, scene.href, scene.sensor, time, boa_offset=offset if told else None)
 
 
 def understand_for_index(item: dict[str, Any], href: str | None, recipe: Recipe, *, header: Any) -> Scene:

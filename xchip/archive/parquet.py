@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xchip.index import COLUMNS, EDGES, GRID_ATTRIBUTE, INTEGERS, STRINGS
+from xchip.archive.geoparquet import Facts, bbox_column, open_writer
+from xchip.grid import ChipGrid
+from xchip.index import (
+    COLUMNS,
+    EDGES,
+    GRID_ATTRIBUTE,
+    INTEGERS,
+    KEPT_CHIPS,
+    STRINGS,
+    IndexRows,
+    footprints,
+    options_text,
+    source_of,
+)
 from xchip.stats import FRACTIONS
 
 if TYPE_CHECKING:
@@ -20,12 +34,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SCHEMA_VERSION = "1.0"
-"""Version of the index schema, in the ``xchip`` metadata of each file."""
-
 SCHEMAS = ("xchip", "stacchip")
 
 PART = "part-{:06d}.parquet"
+PARTS = re.compile(r"part-\d+(-[0-9a-f]+)?\.parquet")
+"""Names of the files of an index in a folder: those written here, and those of a merged one."""
 
 
 def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchip") -> str:
@@ -166,7 +179,11 @@ def _put(url: str, frames: Any, schema: str, options: Any) -> None:
 
 
 def index_bytes(
-    frames: Iterable[geopandas.GeoDataFrame], schema: str = "xchip", options: Any = None, *, more: dict[str, Any] | None = None
+    frames: Iterable[geopandas.GeoDataFrame | IndexRows],
+    schema: str = "xchip",
+    options: Any = None,
+    *,
+    more: dict[str, Any] | None = None,
 ) -> bytes:
     """A whole index file in memory, a row group a frame; ``more`` joins its ``xchip`` metadata."""
     import io
@@ -177,7 +194,7 @@ def index_bytes(
 
 
 def _check_parts(names: Sequence[str], folder: Any) -> None:
-    strangers = [name for name in names if not (name.startswith("part-") and name[5:-8].isdigit())]
+    strangers = [name for name in names if not PARTS.fullmatch(name)]
     if strangers:
         raise FileExistsError(
             f"{folder} holds Parquet files that are no parts of an index, such as {strangers[0]!r}; choose another folder"
@@ -190,7 +207,33 @@ def _compute_parts(index: Any, writer: Any) -> list[str]:
     import dask
 
     write = dask.delayed(_write_part, pure=False)
-    return _compute([write(writer, _own_task(part), number) for number, part in enumerate(index.to_delayed())])
+    return _compute([write(writer, part, number) for number, part in enumerate(_parts(index))])
+
+
+def _parts(index: Any) -> list[Any]:
+    """The partitions of a lazy index: as `_Call` where each is one function of one thing."""
+    source = source_of(index)
+    if source is not None:
+        return [_Call(source.rows, part) for part in source.parts]
+    delayed = index.to_delayed()
+    return [_Call(partial(_get, dict(part.dask)), part.key) if len(part.dask) == 1 else part for part in delayed]
+
+
+class _Call:
+    """A partition on its way into the task that writes it: neither waits for the other's worker."""
+
+    def __init__(self, function: Callable[[Any], Any], argument: Any) -> None:
+        self.function, self.argument = function, argument
+
+    def __call__(self) -> Any:
+        return self.function(self.argument)
+
+
+def _get(graph: dict[Any, Any], key: Any) -> Any:
+    """The result of a small graph, here and now."""
+    import dask
+
+    return dask.get(graph, key)
 
 
 def _compute(parts: Sequence[Any]) -> list[Any]:
@@ -202,25 +245,8 @@ def _compute(parts: Sequence[Any]) -> list[Any]:
     return list(dask.compute(*parts, scheduler="synchronous") if alone else dask.compute(*parts))
 
 
-class _Task:
-    """A partition that is one task, on its way into the task that writes it: neither waits for the other's worker."""
-
-    def __init__(self, part: Any) -> None:
-        self.graph, self.key = dict(part.dask), part.key
-
-    def run(self) -> geopandas.GeoDataFrame:
-        """The partition."""
-        import dask
-
-        return dask.get(self.graph, self.key)
-
-
-def _own_task(part: Any) -> Any:
-    return _Task(part) if len(part.dask) == 1 else part
-
-
 def _write_part(writer: Any, part: Any, number: int) -> str:
-    return writer(part.run() if isinstance(part, _Task) else part, number)
+    return writer(part() if isinstance(part, _Call) else part, number)
 
 
 def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
@@ -228,41 +254,32 @@ def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
     if not hasattr(index, "dask"):
         yield index
         return
-    delayed = index.to_delayed()
+    import dask
+
+    run = dask.delayed(_run, pure=False)
+    parts = _parts(index)
     at_once = 2 * (os.cpu_count() or 1)
-    for first in range(0, len(delayed), at_once):
-        yield from _compute(delayed[first : first + at_once])
+    for first in range(0, len(parts), at_once):
+        yield from _compute([run(part) for part in parts[first : first + at_once]])
 
 
-# Columns whose values are seldom the same in two rows, so that a dictionary of them would be as long as they are.
-_SELDOM_TWICE = {"chip_id", "chipid", *FRACTIONS, "cloud_cover_percentage", "geometry", "bbox"}
-# Arrow's own copy of the schema would hide key-value metadata that are added after it from readers of a folder.
-_WRITER: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "store_schema": False}
+def _run(part: Any) -> Any:
+    return part() if isinstance(part, _Call) else part
 
 
 def _write_file(frames: Any, target: Any, schema: str, options: Any, more: dict[str, Any] | None = None) -> None:
     """One Parquet file, a row group a frame. The footer comes last: it needs what all frames hold."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import shapely
-
     writer: Any = None
-    facts = _Facts(options)
+    facts = Facts(options)
     try:
         for frame in frames:
-            # Columns come faster out of a plain frame than out of a geographic one.
-            plain, shapes = pd.DataFrame(frame), np.asarray(frame.geometry.array)
-            bounds = shapely.bounds(shapes).reshape(-1, 4)
-            geometry = _geometry_columns(shapes, bounds)
-            table = pa.table((_stacchip_columns if schema == "stacchip" else _columns)(plain) | geometry)
-            facts.add(shapes, bounds)
-            if schema == "xchip" and len(table):
-                facts.add_grids(table, plain.attrs.get(GRID_ATTRIBUTE))
+            if isinstance(frame, IndexRows) and schema == "xchip":
+                table = _table_of_rows(frame, facts)
+            else:
+                table = _table_of_frame(frame.to_frame() if isinstance(frame, IndexRows) else frame, schema, facts)
             if writer is None:
                 columns = table.schema
-                repeated = [name for name in columns.names if name not in _SELDOM_TWICE]
-                writer = pq.ParquetWriter(target, columns, use_dictionary=repeated, **_WRITER)
+                writer = open_writer(target, columns)
             writer.write_table(table if table.schema == columns else table.cast(columns))
         writer.add_key_value_metadata(facts.metadata(schema, more or {}))
     finally:
@@ -270,77 +287,73 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any, more: dict[
             writer.close()
 
 
-_TYPE_NAMES = {"POLYGON": "Polygon", "MULTIPOLYGON": "MultiPolygon"}
+def _table_of_rows(rows: IndexRows, facts: Facts) -> pa.Table:
+    import pyarrow as pa
+
+    geometry = _geometry_of_rows(rows)
+    table = pa.table(rows.columns | {"geometry": geometry.wkb, "bbox": geometry.bbox})
+    facts.add(geometry.bounds, np.unique(geometry.types).tolist())
+    if len(table):
+        facts.add_grids(table, options_text(rows.grid))
+    return table
 
 
-class _Facts:
-    """What a file's metadata say, gathered as its frames go by."""
+def _table_of_frame(frame: geopandas.GeoDataFrame, schema: str, facts: Facts) -> pa.Table:
+    import pandas as pd
+    import pyarrow as pa
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
-        self.bounds: list[tuple[float, ...]] = []
-        self.types: set[str] = set()
-        self.grids: dict[str, dict[str, Any]] = {}
-
-    def add(self, shapes: np.ndarray, bounds: np.ndarray) -> None:
-        """Geometries and their ``bounds`` (rows, 4): NaN for an empty one."""
-        import shapely
-
-        known = bounds[np.isfinite(bounds).all(axis=1)]
-        if len(known):
-            self.bounds.append((*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()))
-        self.types |= {shapely.GeometryType(number).name for number in np.unique(shapely.get_type_id(shapes))}
-
-    def add_grids(self, table: pa.Table, options: Any) -> None:
-        """The sensors and grids of the rows; ``options`` are those of the frame that they come from, if it has any."""
-        self.options = options or self.options
-        for entry in _grids(table, self.options):
-            self.grids.setdefault(json.dumps(entry, sort_keys=True), entry)
-
-    def metadata(self, schema: str, more: dict[str, Any]) -> dict[str, str]:
-        column: dict[str, Any] = {
-            "encoding": "WKB",
-            "geometry_types": sorted(_TYPE_NAMES[name] for name in self.types),
-            "crs": _projjson(),
-            "orientation": "counterclockwise",
-            "edges": "planar",
-            "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
-        }
-        if self.bounds:
-            west, south, east, north = zip(*self.bounds, strict=True)
-            column["bbox"] = [min(west), min(south), max(east), max(north)]
-        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-        from xchip import __version__
-
-        xchip = {"schema_version": SCHEMA_VERSION, "software": f"xchip {__version__}", "grids": list(self.grids.values())} | more
-        return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
+    # Columns come faster out of a plain frame than out of a geographic one.
+    plain, geometry = pd.DataFrame(frame), _geometry(np.asarray(frame.geometry.array))
+    columns = (_stacchip_columns if schema == "stacchip" else _columns)(plain)
+    table = pa.table(columns | {"geometry": geometry.wkb, "bbox": geometry.bbox})
+    facts.add(geometry.bounds, np.unique(geometry.types).tolist())
+    if schema == "xchip" and len(table):
+        facts.add_grids(table, plain.attrs.get(GRID_ATTRIBUTE))
+    return table
 
 
-def _grids(table: pa.Table, options: Any) -> Iterator[dict[str, Any]]:
-    """Sensor and grid of each item. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
-    import pyarrow.compute as pc
+class _Geometry(NamedTuple):
+    """Footprints as files have them."""
 
-    from xchip.grid import ChipGrid, PixelGrid
+    wkb: pa.Array
+    bbox: pa.StructArray
+    bounds: np.ndarray
+    """float64 (4, rows)."""
+    types: np.ndarray
+    """Numbers of WKB and of shapely: int (rows,)."""
 
-    rows = table.select(["item_id", "sensor", "proj_code", *EDGES, "width", "height"])
-    if pc.count_distinct(rows["item_id"]).as_py() > 1:
-        first = ~rows.select(["item_id", "sensor", "proj_code"]).to_pandas().duplicated()
-        rows = rows.filter(first.to_numpy())
-    else:
-        rows = rows.slice(0, 1)
-    known = json.loads(options) if options else {}
-    for _, sensor, crs, left, bottom, right, top, width, height in zip(*rows.to_pydict().values(), strict=True):
-        res_x, res_y = float(f"{(right - left) / width:.9g}"), float(f"{(top - bottom) / height:.9g}")
-        pixels = PixelGrid(crs, (res_x, 0, left, 0, -res_y, top), (1, 1))
-        phase_y, phase_x = ChipGrid(pixels, (1, 1)).phase
-        grid = known | {"proj_code": crs, "resolution": [res_y, res_x], "phase": [phase_y, phase_x]}
-        yield {"sensor": sensor, "grid": grid}
+    def of(self, keep: np.ndarray) -> _Geometry:
+        """Those of some rows: bool (rows,)."""
+        import pyarrow as pa
+
+        mask = pa.array(keep)
+        return _Geometry(self.wkb.filter(mask), self.bbox.filter(mask), self.bounds[:, keep], self.types[keep])
 
 
-def _projjson() -> dict[str, Any]:
-    import pyproj
+def _geometry(shapes: np.ndarray) -> _Geometry:
+    import pyarrow as pa
+    import shapely
 
-    return dict(pyproj.CRS.from_user_input("OGC:CRS84").to_json_dict())
+    bounds = shapely.bounds(shapes).reshape(-1, 4).T
+    return _Geometry(pa.array(shapely.to_wkb(shapes), pa.binary()), bbox_column(bounds), bounds, shapely.get_type_id(shapes))
+
+
+def bounds_of(rows: IndexRows) -> tuple[float, float, float, float] | None:
+    """(west, south, east, north) of the rows' footprints; None without rows."""
+    if not len(rows):
+        return None
+    west, south, east, north = _geometry_of_rows(rows).bounds
+    return float(west.min()), float(south.min()), float(east.max()), float(north.max())
+
+
+def _geometry_of_rows(rows: IndexRows) -> _Geometry:
+    geometry = _kept_geometry(rows.grid) if len(rows.grid) <= KEPT_CHIPS else _geometry(footprints(rows.grid))
+    return geometry if rows.keep is None else geometry.of(rows.keep)
+
+
+@lru_cache(maxsize=4)
+def _kept_geometry(grid: ChipGrid) -> _Geometry:
+    return _geometry(footprints(grid))
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, Any]:
@@ -366,17 +379,6 @@ def _column(column: Any, dtype: Any) -> Any:
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     return array if dtype is None or array.type == dtype else array.cast(dtype)
-
-
-def _geometry_columns(shapes: np.ndarray, bounds: np.ndarray) -> dict[str, Any]:
-    import pyarrow as pa
-    import shapely
-
-    sides = [pa.array(np.ascontiguousarray(side)) for side in bounds.T]
-    return {
-        "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
-        "bbox": pa.StructArray.from_arrays(sides, names=["xmin", "ymin", "xmax", "ymax"]),
-    }
 
 
 def _stacchip_columns(frame: pd.DataFrame) -> dict[str, Any]:
