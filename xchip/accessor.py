@@ -10,10 +10,16 @@ from xchip.arrays import Quality, Xarray, as_dataset, pixel_grid, quality_of
 from xchip.grid import Anchor, ChipGrid, Edge, chip_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dask_geopandas
     import geopandas
+    import numpy as np
     import pandas as pd
 
+    from xchip.blend import Overlap
+    from xchip.explanation import Explanation
+    from xchip.mapping import ChipFunction
     from xchip.stats import BlockFunction
 
 
@@ -158,6 +164,58 @@ class ChipsAccessor:
             anchor=anchor,
         )
 
+    def explain(
+        self,
+        size: Any = 256,
+        *,
+        quality: Quality = None,
+        max_nodata: float | None = None,
+        max_cloud: float | None = None,
+        item_id: str | None = None,
+        stride: Any = None,
+        edge: Edge = "drop",
+        anchor: Anchor = "origin",
+        threads: int | None = None,
+        **limits: float | None,
+    ) -> Explanation:
+        """What `index` will take, before anything runs: chips, tasks, chunks, bytes, memory. No pixel is read.
+
+        Parameters
+        ----------
+        size, stride, edge, anchor, quality, max_nodata, max_cloud, item_id, **limits
+            As for `index`. Limits choose chips after their pixels are counted, so they spare nothing.
+        threads
+            Threads of a worker, for its memory; as many as Dask would take on this machine if not given.
+
+        Returns
+        -------
+        Explanation
+            Each figure says whether it is exact, a bound or an estimate, and why. Notes tell where chunks are too small or
+            too large, and where the quality band is counted at more pixels than it has.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000)).chunk(y=300, x=500)
+        >>> job = ds.chips.explain(256)
+        >>> job.chips.value, job.chunks.value, job.pixel_bytes.value
+        (6, 4, 600000)
+        """
+        from xchip.explain import explain_array
+        from xchip.index import Limits
+
+        return explain_array(
+            self._obj,
+            size,
+            quality=quality,
+            item_id=item_id,
+            limits=Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
+            threads=threads,
+            stride=stride,
+            edge=edge,
+            anchor=anchor,
+        )
+
     def isel(self, *, chip_y: int, chip_x: int, size: Any = 256, **grid_options: Any) -> Any:
         """One chip, by its position in the grid: a slice of the array, padded where the window leaves it.
 
@@ -210,6 +268,90 @@ class ChipsAccessor:
         from xchip.index import frame_of
 
         return extract_rows(self._obj, frame_of(rows), pad=pad, batch=batch)
+
+    def map(
+        self,
+        function: ChipFunction,
+        size: Any = 256,
+        *,
+        bands: str | Sequence[str] | None = None,
+        overlap: Overlap | np.ndarray = "mean",
+        batch: int = 16,
+        template: Any = None,
+        dim: str = "class",
+        fill: Any = None,
+        stride: Any = None,
+        edge: Edge | None = None,
+        anchor: Anchor = "origin",
+    ) -> xr.DataArray:
+        """A function of each chip, such as a model's prediction, put back on the scene's grid.
+
+        Parameters
+        ----------
+        function
+            Gets a NumPy array (n, band, height, width) of at most ``batch`` chips in the bands' dtype, and returns
+            (n, y, x) or (n, k, y, x). The results may be coarser than the chips by a whole number, or without y and x,
+            (n,) or (n, k): then each chip becomes one pixel. Dask calls it from several threads at once; give a scheduler
+            of one thread if it can't do that.
+        size, stride, anchor
+            As for `grid`.
+        bands
+            Which bands it gets, in order; they must have one dtype. All of them unless given.
+        overlap, fill
+            What pixels in several chips become, and in none; as for `xchip.stitch`. Class numbers have no mean: take
+            "first", or map to a value a class and choose the highest afterwards.
+        batch
+            Chips in one call, at most.
+        template
+            An array with the shape and dtype of what the function returns for one chip. None: the function is called
+            once, now, with one chip of nodata (0 where none is declared).
+        dim
+            Name of the dimension of the ``k`` values.
+        edge
+            "pad" unless given: chips cover the whole scene, and outside of it are nodata (0 where none is declared).
+            "shift" gives the function pixels of the scene alone, "drop" leaves a margin; "partial" is refused.
+
+        Returns
+        -------
+        xarray.DataArray
+            (time, class, y, x), without time or class if the array or the results have none; always lazy. Chunks are whole
+            strides, about 2048 pixels wide; each is made on its own, so that chips on the border of two are computed for
+            both. Written chunk by chunk, by ``.to_zarr`` or by ``.rio.to_raster(path, tiled=True, lock=True)``, it needs
+            memory for a few chunks and, where chunks share blocks of the scene, for a row of these.
+
+        Raises
+        ------
+        ValueError
+            If bands differ in dtype, if the grid has no chips, and as `xchip.stitch`. When computed, if the function
+            returns another shape than its template.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000)).chunk(y=512, x=512)
+        >>> def vegetation(chips):
+        ...     red, nir = chips[:, 0].astype("float32"), chips[:, 1].astype("float32")
+        ...     return (nir - red) / (nir + red + 1)
+        >>> ndvi = ds.chips.map(vegetation, 256, bands=["red", "nir"], stride=192, overlap="taper")
+        >>> ndvi.dims, ndvi.shape, str(ndvi.dtype)
+        (('time', 'y', 'x'), (1, 600, 1000), 'float32')
+        """
+        from xchip.mapping import map_chips
+
+        return map_chips(
+            self._obj,
+            function,
+            size,
+            bands=bands,
+            overlap=overlap,
+            batch=batch,
+            template=template,
+            dim=dim,
+            fill=fill,
+            stride=stride,
+            edge=edge,
+            anchor=anchor,
+        )
 
     def _repr_html_(self) -> str:
         from xchip.display import array_html

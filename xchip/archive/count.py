@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xchip.counting import count_classes
-from xchip.grid import ChipGrid, PixelGrid, alignment
+from xchip.grid import Alignment, ChipGrid, PixelGrid, alignment
 from xchip.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
 from xchip.stac.reader import BandReader, Source, fill_value, strips
 from xchip.stac.scene import Band, Scene
@@ -35,12 +35,21 @@ def count_scene(scene: Scene, grid: ChipGrid) -> np.ndarray:
 
 def _count_band(scene: Scene, rule: QualityRule, grid: ChipGrid) -> np.ndarray:
     (band,) = scene.quality
-    aligned = alignment(source=band.grid, target=grid.pixels) if band.grid.crs == grid.pixels.crs else None
-    if aligned is None or min(aligned.y.factor, aligned.x.factor) < 1:
-        # Not on the scene's lattice, or finer than it: what the scene's pixels would hold is counted.
+    aligned = own_alignment(band, grid.pixels)
+    if aligned is None:
+        # What the scene's pixels would hold is counted.
         return _count_strips(_scene_strips(scene, band), rule, chip_plans(grid))
     plans = chip_plans(grid, aligned, band.grid.shape)
     return _count_strips(strips(band), rule, plans)
+
+
+def own_alignment(band: Band, pixels: PixelGrid) -> Alignment | None:
+    """How a quality band's pixels lie under the scene's, where they are counted at the band's own resolution.
+
+    None where the band is not on the scene's lattice, or finer than it: it is then brought onto the scene's pixels.
+    """
+    aligned = alignment(source=band.grid, target=pixels) if band.grid.crs == pixels.crs else None
+    return None if aligned is None or min(aligned.y.factor, aligned.x.factor) < 1 else aligned
 
 
 def _count_strips(
@@ -111,7 +120,7 @@ def _scene_strips(scene: Scene, band: Band) -> Iterator[tuple[int, np.ndarray]]:
 
 def _count_nodata(scene: Scene, grid: ChipGrid) -> np.ndarray:
     plans = chip_plans(grid)
-    if any(not _may_be_nodata(band) for band in scene.quality):
+    if any(not may_be_nodata(band) for band in scene.quality):
         # A band that declares no nodata has data everywhere, so no pixel is nodata in all bands: nothing need be read.
         counts = np.zeros((N_CLASSES, len(plans[0].cuts) - 1, len(plans[1].cuts) - 1), np.int64)
         counts[CLEAR] = np.diff(plans[0].cuts)[:, None] * np.diff(plans[1].cuts)
@@ -119,14 +128,15 @@ def _count_nodata(scene: Scene, grid: ChipGrid) -> np.ndarray:
     return _count_strips(_nodata_strips(scene), None, plans)
 
 
-def _may_be_nodata(band: Band) -> bool:
+def may_be_nodata(band: Band) -> bool:
+    """Whether the band, or a mask beside it, can say that a pixel has no data."""
     return band.masked or band.nodata is not None or np.dtype(band.dtype).kind == "f"
 
 
 def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
     """Strips of class codes: NODATA where all bands are, else CLEAR."""
     bands = scene.quality
-    if len({band.href for band in bands}) == 1 and bands[0].grid == scene.grid:
+    if in_one_file(scene):
         yield from _strips_of_file(bands)
         return
     # Coarse bands first: where one of them has data all over a strip, the fine ones need not be read.
@@ -139,6 +149,11 @@ def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
             if not missing.any():
                 break
         yield window.row_off, np.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
+
+
+def in_one_file(scene: Scene) -> bool:
+    """Whether the bands that tell nodata are in one file on the scene's pixels: it is then read once, all bands together."""
+    return len({band.href for band in scene.quality}) == 1 and scene.quality[0].grid == scene.grid
 
 
 def _strips_of_file(bands: tuple[Band, ...]) -> Iterator[tuple[int, np.ndarray]]:
