@@ -100,7 +100,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
                 "name": "test",
                 "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"}],
                 "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-            }
+            },
         ]
     }
     (folder / "s3.json").write_text(json.dumps(users))

@@ -10,28 +10,15 @@ from pathlib import Path
 
 import geopandas
 import pytest
-from click.testing import CliRunner, Result
+from command_line import refused, run
 from pandas.testing import assert_frame_equal
 
 import xchip
-from xchip.cli import Pixels, _conditions, main
+from xchip.cli.info import _conditions
 from xchip.quality import BitField
 from xchip.testing import write_scene
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
-    return CliRunner(env=env).invoke(main, [str(argument) for argument in arguments])
-
-
-def refused(result: Result, message: str) -> None:
-    """One clear line on stderr, status 1."""
-    assert result.exit_code == 1
-    assert isinstance(result.exception, SystemExit), result.exception
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("Error: ")
-    assert re.search(message, line), line
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +52,7 @@ print("loaded:", [name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "loaded: []" in done.stdout, done.stderr
-    for word in ("demo", "index", "info", "--version", "--max-cloud"):
+    for word in ("demo", "index", "info", "merge", "status", "verify", "--version", "--max-cloud"):
         assert word in done.stdout
 
 
@@ -124,96 +111,6 @@ def test_demo_with_chips_larger_than_scenes(tmp_path: Path) -> None:
     assert result.exit_code == 1
     message = "Error: no chip of 512 pixels fits into a scene of 256 x 256; choose a smaller --size"
     assert result.stderr.splitlines()[-1] == message
-
-
-# -- index ---------------------------------------------------------------------------------------------------------
-
-
-def test_index_is_what_the_library_writes(items: list[Path], tmp_path: Path) -> None:
-    result = run("index", *items, "-o", tmp_path / "out", "--size", 128)
-    assert result.exit_code == 0, result.output
-    assert result.stderr == "indexed 2 of 2 scenes\n"
-    assert result.stdout == f"48 chips of 2 scenes in {tmp_path / 'out'}\n"
-    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
-    expected = xchip.index_items(items, 128).compute().reset_index(drop=True)
-    path = xchip.write_index(xchip.index_items(items, 128), str(tmp_path / "expected.parquet"))
-    assert len(expected) == len(geopandas.read_parquet(path)) == 48
-    run("index", *items, "-o", tmp_path / "one.parquet", "--size", 128)
-    assert_frame_equal(geopandas.read_parquet(tmp_path / "one.parquet"), geopandas.read_parquet(path))
-
-
-@pytest.mark.parametrize(
-    ("options", "keywords"),
-    [
-        (["--size", "64x256"], {"size": (64, 256)}),
-        (["--stride", "100", "--size", "128"], {"size": 128, "stride": 100}),
-        (["--edge", "pad"], {"edge": "pad"}),
-        (["--anchor", "crs", "--edge", "partial"], {"anchor": "crs", "edge": "partial"}),
-        (["--max-cloud", "0.4", "--max-nodata", "0.1", "--size", "64"], {"size": 64, "max_cloud": 0.4, "max_nodata": 0.1}),
-        (["--sensor", "sentinel-2-l2a", "--quality", "scl"], {"sensor": "sentinel-2-l2a", "quality": "scl"}),
-    ],
-)
-def test_every_option_reaches_the_library(items: list[Path], tmp_path: Path, options: list[str], keywords: dict) -> None:
-    result = run("index", items[0], "-o", tmp_path / "out.parquet", *options)
-    assert result.exit_code == 0, result.output
-    expected = xchip.index_items(items[0], **keywords).compute()
-    written = geopandas.read_parquet(tmp_path / "out.parquet")
-    assert written.chip_id.tolist() == expected.chip_id.tolist()
-    assert written.clear_fraction.tolist() == pytest.approx(expected.clear_fraction.tolist(), nan_ok=True)
-
-
-def test_options_come_from_the_environment(items: list[Path], tmp_path: Path) -> None:
-    environment = {"XCHIP_INDEX_SIZE": "64x96", "XCHIP_INDEX_OUTPUT": str(tmp_path / "out.parquet")}
-    assert run("index", items[0], env=environment).exit_code == 0
-    rows = geopandas.read_parquet(tmp_path / "out.parquet")
-    assert set(zip(rows.height, rows.width, strict=True)) == {(64, 96)}
-
-
-def test_index_reads_an_item_collection(items: list[Path], tmp_path: Path) -> None:
-    features = [json.loads(item.read_text()) for item in items]
-    for feature, path in zip(features, items, strict=True):
-        for asset in feature["assets"].values():
-            asset["href"] = str(path.parent / asset["href"])
-    collection = tmp_path / "items.json"
-    collection.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    result = run("index", collection, "-o", tmp_path / "out")
-    assert "12 chips of 2 scenes" in result.output
-
-
-def test_index_refuses_in_one_line(items: list[Path], tmp_path: Path) -> None:
-    refused(run("index", tmp_path / "none.json", "-o", tmp_path / "out"), "none.json")
-    refused(run("index", items[0], "-o", tmp_path / "out", "--size", 0), "at least 1 pixel, got 0")
-    refused(run("index", items[0], "-o", tmp_path / "out", "--sensor", "camera"), "sensor 'camera' is not known")
-    refused(run("index", items[0], "-o", tmp_path / "out", "--edge", "shift", "--anchor", "crs"), 'edge="shift"')
-    (tmp_path / "broken.json").write_text("{")
-    refused(run("index", tmp_path / "broken.json", "-o", tmp_path / "out"), "broken.json")
-    assert not (tmp_path / "out").exists()
-
-
-def test_index_of_a_missing_file_names_the_item(items: list[Path], tmp_path: Path) -> None:
-    item = json.loads(items[0].read_text())
-    (tmp_path / "item.json").write_text(json.dumps(item))  # the files are elsewhere
-    result = run("index", tmp_path / "item.json", "-o", tmp_path / "out.parquet")
-    refused(result, "item 'synthetic-1': .*SCL.tif")
-    assert not (tmp_path / "out.parquet").exists()
-
-
-@pytest.mark.parametrize("option", [["--size", "big"], ["--size", "1x2x3"], ["--max-cloud", "75"], ["--edge", "round"]])
-def test_wrong_options_are_usage_errors(items: list[Path], tmp_path: Path, option: list[str]) -> None:
-    result = run("index", items[0], "-o", tmp_path, *option)
-    assert result.exit_code == 2
-    assert "Usage:" in result.stderr
-
-
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    result = run("--debug", "index", tmp_path / "none.json", "-o", tmp_path)
-    assert isinstance(result.exception, (ValueError, OSError))
-
-
-def test_pixels_are_numbers_or_pairs() -> None:
-    assert Pixels().convert("256", None, None) == 256
-    assert Pixels().convert("64x128", None, None) == (64, 128)
-    assert Pixels().convert(256, None, None) == 256
 
 
 # -- info ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import pickle
 import random
@@ -57,7 +56,7 @@ def http_error(status: int) -> Exception:
     ("error", "kind"),
     [
         (TimeoutError(), "transient"),
-        (asyncio.TimeoutError(), "transient"),
+        (TimeoutError("timed out"), "transient"),
         (ConnectionResetError(), "transient"),
         (ConnectionRefusedError(), "transient"),
         (BrokenPipeError(), "transient"),

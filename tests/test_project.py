@@ -22,7 +22,7 @@ LAYERS = (
     (
         "core",
         "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display "
-        "placement blend stitch mapping explanation",
+        "placement blend stitching mapping explanation",
     ),
     ("table", "index explain"),
     ("face", "accessor"),

@@ -303,9 +303,7 @@ print(storage.sign(blob))
 def test_the_planetary_computer_signs_and_signs_again(token_server: HTTPServer) -> None:
     pytest.importorskip("planetary_computer")
     environment = os.environ | {"PC_SDK_SAS_URL": f"http://127.0.0.1:{token_server.server_port}/token"}
-    done = subprocess.run(
-        [sys.executable, "-c", PLANETARY_COMPUTER], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", PLANETARY_COMPUTER], capture_output=True, text=True, check=True, env=environment)
     blob = "https://account.blob.core.windows.net/container/a.tif"
     first, second = f"{blob}?se=2999&sig=1", f"{blob}?se=2999&sig=2"
     assert done.stdout.split() == [first, first, "s3://bucket/a.tif", first, second]

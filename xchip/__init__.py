@@ -32,7 +32,7 @@ _HOMES = {
     "preview": "xchip.plotting",
     "read_index": "xchip.archive.read",
     "stack": "xchip.stac.stack",
-    "stitch": "xchip.stitch",
+    "stitch": "xchip.stitching",
     "write_index": "xchip.archive.parquet",
 }
 _MODULES = ("quality", "sensors", "testing")
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from xchip.stac.scene import ItemError
     from xchip.stac.stack import stack
     from xchip.stats import chip_sums
-    from xchip.stitch import stitch
+    from xchip.stitching import stitch
 
 
 def __getattr__(name: str) -> Any:

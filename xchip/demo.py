@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
     skies = "1 sky" if scenes == 1 else f"{scenes} skies"
     echo(f"Synthetic scenes: one invented place under {skies}, {pixels:,} x {pixels:,} pixels of 10 m.")
     items = []
-    with Progress(scenes, "written") as progress:
+    with Progress(scenes, "written", stream=sys.stderr) as progress:
         for number in range(scenes):
             item_id = f"synthetic-{number + 1:02d}"
             sky = SKIES[number % len(SKIES)]
@@ -86,7 +87,7 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
             progress.advance()
 
     index = xchip.index_items(items, size)
-    with Progress(scenes, "indexed") as progress, SceneTasks(progress):
+    with Progress(scenes, "indexed", stream=sys.stderr) as progress, SceneTasks(progress):
         xchip.write_index(index, paths["index"])
 
     rows = geopandas.read_parquet(paths["index"])

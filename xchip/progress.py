@@ -74,7 +74,7 @@ class Progress:
     def _say(self) -> None:
         self._last = time.monotonic()
         notes = [f"{count:,} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed")) if count]
-        of = "" if self.total is None else f" of {self.total:,}"
+        of = "" if self.total is None or self.done > self.total else f" of {self.total:,}"
         line = f"{self.label} {self.done:,}{of} {self.unit}" + (f" ({', '.join(notes)})" if notes else "")
         if line == self._said:
             return

@@ -30,7 +30,7 @@ from xchip.index import Limits
 from xchip.progress import LOGGER, Progress
 from xchip.quality import QualityRule
 from xchip.sensors import SensorProfile
-from xchip.stac.sources import Found, OnError, open_items, plain_items
+from xchip.stac.sources import Found, How, OnError, open_items, plain_items
 
 if TYPE_CHECKING:
     import distributed
@@ -158,7 +158,15 @@ def _count(items: Any) -> int | None:
     if isinstance(items, Mapping):
         features = items.get("features")
         return len(features) if isinstance(features, list) else 1
-    return len(items) if hasattr(items, "__len__") else None
+    if not hasattr(items, "__len__"):
+        return None
+    # A file may hold any number of items.
+    return None if any(isinstance(entry, (str, os.PathLike)) and not _is_one(entry) for entry in items) else len(items)
+
+
+def _is_one(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is likely to be one item."""
+    return os.fspath(path).partition("?")[0].endswith(".json")
 
 
 class _Build:
@@ -177,7 +185,7 @@ class _Build:
         """Do what is left of ``items``."""
         with self._progress or nullcontext():
             try:
-                for item, href in _found(items, self._unreadable):
+                for item, href in _found(items, self._unreadable, self._job.pixels):
                     self._take(item, href)
                     while len(self._in_flight) >= QUEUED * self._crew.slots():
                         self._receive()
@@ -269,19 +277,19 @@ READ_AHEAD = 32
 """Items whose JSON is fetched at once, where each is a URL."""
 
 
-def _found(items: Any, on_error: OnError) -> Iterator[Found]:
+def _found(items: Any, on_error: OnError, storage: StorageOptions) -> Iterator[Found]:
     """The items, each with the href of its JSON; files behind URLs are fetched some at a time, for each takes a while."""
     if not isinstance(items, (list, tuple, Iterator)):
-        yield from plain_items(items, on_error=on_error)
+        yield from plain_items(items, on_error=on_error, open_file=storage.open_file)
         return
     entries = iter(items)
     nothing = True
     with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="xchip-items") as pool:
         while batch := list(islice(entries, READ_AHEAD)):
             nothing = False
-            fetched = {position: pool.submit(_fetch, entry) for position, entry in enumerate(batch) if _is_url(entry)}
+            fetched = {position: pool.submit(_fetch, entry, storage) for position, entry in enumerate(batch) if _is_url(entry)}
             for position, entry in enumerate(batch):
-                found, errors = fetched[position].result() if position in fetched else _fetch(entry)
+                found, errors = fetched[position].result() if position in fetched else _fetch(entry, storage)
                 yield from found
                 for what, error in errors:
                     on_error(what, error)
@@ -293,8 +301,8 @@ def _is_url(entry: Any) -> bool:
     return isinstance(entry, str) and "://" in entry
 
 
-def _fetch(entry: Any) -> tuple[list[Found], list[tuple[str, Exception]]]:
+def _fetch(entry: Any, storage: StorageOptions) -> tuple[list[Found], list[tuple[str, Exception]]]:
     """The items of an entry, and what could not be read of it."""
     errors: list[tuple[str, Exception]] = []
-    found = list(open_items([entry], on_error=lambda what, error: errors.append((what, error))))
-    return found, errors
+    how = How(lambda what, error: errors.append((what, error)), storage.open_file)
+    return list(open_items([entry], how)), errors

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from xchip.archive.signing import PLANETARY_COMPUTER, Signer, forget_signatures, signed
 from xchip.stac.header import read_header
+from xchip.stac.pool import endpoint_options
 from xchip.stac.scene import Band, Header, Scene
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure")}
@@ -110,18 +111,23 @@ class StorageOptions:
             package, extra = _EXTRAS[kind]
             raise ImportError(f"{url!r} needs {package}: install xchip[{extra}]") from error
 
+    def open_file(self, url: str) -> Any:
+        """A file at ``url``, to read; errors as of `filesystem`."""
+        fs, path = self.filesystem(url)
+        return fs.open(path, "rb")
+
     def _fsspec_options(self, kind: str, url: str) -> dict[str, Any]:
         # Other processes write to the same folders: a listing that is kept would soon be wrong.
         options: dict[str, Any] = {"use_listings_cache": False}
         if kind == "az":
-            return options | given(anon=self.unsigned or None, sas_token=self.token)
-        options |= given(requester_pays=self.requester_pays or None)
+            return options | _given(anon=self.unsigned or None, sas_token=self.token)
+        options |= _given(requester_pays=self.requester_pays or None)
         if kind == "gs":
-            return options | given(token="anon" if self.unsigned else self.token)
+            return options | _given(token="anon" if self.unsigned else self.token)
         if self.token is not None and self.key is None:
             raise ValueError(f"a token without a key and a secret can't be used for {url!r}; give all three")
-        options |= given(key=self.key, secret=self.secret, token=self.token, profile=self.profile, endpoint_url=self.endpoint)
-        options |= given(anon=self.unsigned or None, client_kwargs=given(region_name=self.region) or None)
+        options |= _given(key=self.key, secret=self.secret, token=self.token, profile=self.profile, endpoint_url=self.endpoint)
+        options |= _given(anon=self.unsigned or None, client_kwargs=_given(region_name=self.region) or None)
         if self.endpoint is not None:
             options["config_kwargs"] = {"s3": {"addressing_style": "path"}}  # few servers have a host name for each bucket
         return options
@@ -135,10 +141,7 @@ class StorageOptions:
         """The configuration options of GDAL that say the same; none without options."""
         options: dict[str, str] = {}
         if self.endpoint is not None:
-            server = urlsplit(self.endpoint)
-            options["AWS_S3_ENDPOINT"] = f"{server.netloc}{server.path}".rstrip("/")
-            options["AWS_HTTPS"] = "YES" if server.scheme == "https" else "NO"
-            options["AWS_VIRTUAL_HOSTING"] = "FALSE"
+            options |= endpoint_options(self.endpoint)
         if self.key is not None:
             options |= {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": str(self.secret)}
             # An empty one, so that a token in the environment is not taken to belong to these keys.
@@ -179,7 +182,7 @@ class StorageOptions:
         return self
 
 
-def given(**options: Any) -> dict[str, Any]:
+def _given(**options: Any) -> dict[str, Any]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 

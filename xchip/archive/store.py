@@ -97,7 +97,7 @@ class Store:
             try:
                 fs.pipe_file(path, content, mode="create")
             except OSError:
-                # Not every file system has FileExistsError for it: s3fs says "invalid argument" of a condition that does not hold.
+                # Not every file system has FileExistsError for it: s3fs says EINVAL of a condition that does not hold.
                 if not fs.exists(path):
                     raise
                 return False
@@ -137,7 +137,7 @@ class Store:
         with suppress(FileNotFoundError):
             base = path.rstrip("/") + "/"
             for found, facts in sorted(fs.find(path, detail=True).items()):
-                if facts["type"] == "file":  # some servers keep folders that are empty
+                if facts["type"] == "file":  # some servers keep empty folders
                     yield Entry((f"{folder}/" if folder else "") + found.removeprefix(base), int(facts["size"]))
 
     def _local_entries(self, folder: Path, prefix: str) -> Iterator[Entry]:

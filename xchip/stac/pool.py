@@ -91,11 +91,39 @@ def gdal_options(href: str) -> dict[str, str]:
         return dict(_LOCAL_OPTIONS)
     chosen = {name.upper() for name in (*os.environ, *(getenv() if hasenv() else ()))}
     options = dict(_REMOTE_OPTIONS)
+    if "/vsis3/" in gdal_path(href):
+        options |= _renamed("AWS_S3_ENDPOINT" in chosen)
     query = href.partition("?")[2].lower()
     if "signature=" in query and "x-amz-signature=" not in query:
         # Signed for GET alone, as Google's and CloudFront's are; GDAL knows this of Amazon's by itself.
         options["CPL_VSIL_CURL_USE_HEAD"] = "NO"
     return {name: value for name, value in options.items() if name not in chosen}
+
+
+def endpoint_options(url: str) -> dict[str, str]:
+    """GDAL's configuration for an S3 server that is not Amazon's.
+
+    Examples
+    --------
+    >>> endpoint_options("http://127.0.0.1:9000/")
+    {'AWS_S3_ENDPOINT': '127.0.0.1:9000', 'AWS_HTTPS': 'NO', 'AWS_VIRTUAL_HOSTING': 'FALSE'}
+    """
+    server = urlsplit(url)
+    return {
+        "AWS_S3_ENDPOINT": f"{server.netloc}{server.path}".rstrip("/"),
+        "AWS_HTTPS": "YES" if server.scheme == "https" else "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",  # few servers have a host name for each bucket
+    }
+
+
+def _renamed(endpoint_is_known: bool) -> dict[str, str]:
+    """What Amazon's tools and s3fs find in the environment under names that GDAL does not know."""
+    options: dict[str, str] = {}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and not endpoint_is_known:
+        options |= endpoint_options(endpoint)
+    credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
+    return options | {"CPL_AWS_CREDENTIALS_FILE": credentials} if credentials else options
 
 
 def shown(href: str) -> str:
@@ -131,7 +159,7 @@ def clear_errors(href: str) -> Iterator[None]:
             answered = not repeats and (not remote or observable())
             _forget_last_error()
             if remote:
-                _DOUBTED.add(href)
+                _READERS.set(href, None)
             # "Read failed. See previous exception for details." is of no use alone.
             reason = str(error.__cause__ or error).replace(gdal_path(href), href)
             if shown(href) != href:
@@ -151,35 +179,38 @@ def _forget_last_error() -> None:
         rasterio.open("/vsimem/xchip-no-such-file").close()
 
 
-class _Doubted:
-    """Remote files whose last read failed.
+Account = tuple[tuple[str, str], ...]
+"""As whom, and from which server, a thread reads: settings of `rasterio.Env`."""
+
+
+class _Readers:
+    """Who read a remote file last; None where that failed.
 
     GDAL remembers for the whole process that a file could not be opened, whatever the reason (a 503 too), and what it was sent,
-    also if that came short. So such a file is opened with all that set aside: the server is asked again.
+    also if that came short, and for whomever. So a file whose last read failed, or was another account's, is opened with all
+    that set aside: the server is asked again.
     """
 
     SIZE = 4096
-    """How many are remembered."""
+    """Files that are remembered."""
 
     def __init__(self) -> None:
-        self._hrefs: OrderedDict[str, None] = OrderedDict()
+        self._accounts: OrderedDict[str, Account | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, href: str) -> None:
+    def set(self, href: str, account: Account | None) -> None:
         with self._lock:
-            self._hrefs[href] = None
-            if len(self._hrefs) > self.SIZE:
-                self._hrefs.popitem(last=False)
+            self._accounts[href] = account
+            self._accounts.move_to_end(href)
+            if len(self._accounts) > self.SIZE:
+                self._accounts.popitem(last=False)
 
-    def discard(self, href: str) -> None:
-        with self._lock:
-            self._hrefs.pop(href, None)
-
-    def __contains__(self, href: str) -> bool:
-        return href in self._hrefs
+    def trusts(self, href: str, account: Account) -> bool:
+        """Whether what GDAL remembers of a file may be used."""
+        return self._accounts.get(href, account) == account
 
 
-_DOUBTED = _Doubted()
+_READERS = _Readers()
 
 
 def open_dataset(href: str) -> Any:
@@ -192,12 +223,13 @@ def open_dataset(href: str) -> Any:
     """
     import rasterio
 
+    account = _account(href)
     with rasterio.Env(**gdal_options(href)), clear_errors(href):
-        if href in _DOUBTED:
-            dataset = _open_anew(gdal_path(href))
-            _DOUBTED.discard(href)
-            return dataset
-        return rasterio.open(gdal_path(href), sharing=False)
+        anew = is_remote(href) and not _READERS.trusts(href, account)
+        dataset = _open_anew(gdal_path(href)) if anew else rasterio.open(gdal_path(href), sharing=False)
+    if is_remote(href):
+        _READERS.set(href, account)
+    return dataset
 
 
 def _open_anew(path: str) -> Any:
@@ -233,8 +265,8 @@ def reading(href: str, dataset: Any) -> Iterator[None]:
 _ACCOUNT_OPTIONS = ("AWS_", "GS_", "AZURE_", "OSS_", "SWIFT_", "GDAL_HTTP_")
 
 
-def _account(href: str) -> tuple[tuple[str, str], ...]:
-    """As whom, and from which server, this thread reads now: the settings of `rasterio.Env` that a dataset was opened with."""
+def _account(href: str) -> Account:
+    """As whom this thread reads ``href`` now."""
     from rasterio.env import getenv, hasenv
 
     if not is_remote(href) or not hasenv():
@@ -244,7 +276,7 @@ def _account(href: str) -> tuple[tuple[str, str], ...]:
 
 class _Idle(NamedTuple):
     href: str
-    account: tuple[tuple[str, str], ...]
+    account: Account
     stamp: tuple[int, int, int] | None
     dataset: Any
 
@@ -292,7 +324,7 @@ class DatasetPool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def _take(self, href: str, account: tuple[tuple[str, str], ...], stamp: tuple[int, int, int] | None) -> Any:
+    def _take(self, href: str, account: Account, stamp: tuple[int, int, int] | None) -> Any:
         with self._lock:
             mine = [entry for entry in self._idle if entry.href == href and entry.account == account]
             stale = [entry for entry in mine if entry.stamp != stamp]

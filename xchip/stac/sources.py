@@ -8,7 +8,8 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
 from xchip.stac.fields import mapping, text
@@ -24,9 +25,25 @@ _LINES = (".ndjson", ".jsonl", ".geojsonl", ".ndgeojson")
 
 OnError = Callable[[str, Exception], None]
 """Told of (what could not be read, why)."""
+OpenFile = Callable[[str], AbstractContextManager[Any]]
+"""A path or URL -> a binary file."""
 
 
-def plain_items(items: Any, *, on_error: OnError | None = None) -> Iterator[Found]:
+def open_file(path: str) -> AbstractContextManager[Any]:
+    """A file to read, by fsspec as the environment sets it up."""
+    import fsspec
+
+    return fsspec.open(path, "rb")
+
+
+class How(NamedTuple):
+    """How items are read."""
+
+    on_error: OnError
+    open_file: OpenFile = open_file
+
+
+def plain_items(items: Any, *, on_error: OnError | None = None, open_file: OpenFile = open_file) -> Iterator[Found]:
     """Each item as plain JSON, with the href of its JSON (None where unknown), one after another.
 
     Parameters
@@ -36,6 +53,8 @@ def plain_items(items: Any, *, on_error: OnError | None = None) -> Iterator[Foun
         delimited JSON or stac-geoparquet; one, or any iterable of them.
     on_error
         Called for each of several that can't be read, in place of an exception, which would end it all.
+    open_file
+        Opens files and URLs of items; by fsspec if not given.
 
     Yields
     ------
@@ -63,58 +82,58 @@ def plain_items(items: Any, *, on_error: OnError | None = None) -> Iterator[Foun
             raise error
         on_error(what, error)
 
-    for found in open_items(items, on_error=note):
+    for found in open_items(items, How(note, open_file)):
         empty = False
         yield found
     if empty:
         raise ValueError(f"no items: {_describe(items)} has none; pass {_ACCEPTED}")
 
 
-def open_items(items: Any, *, on_error: OnError) -> Iterator[Found]:
+def open_items(items: Any, how: How) -> Iterator[Found]:
     """As `plain_items`, but there may be none."""
     if isinstance(items, (str, os.PathLike)):
-        yield from _from_file(os.fspath(items), on_error)
+        yield from _from_file(os.fspath(items), how)
     elif isinstance(items, Mapping):
-        yield from _from_json(items, None, _describe(items), on_error)
+        yield from _from_json(items, None, _describe(items), how)
     elif hasattr(items, "items_as_dicts"):  # pystac_client.ItemSearch
         for item in items.items_as_dicts():
-            yield from _from_json(item, None, "an item of the search", on_error)
+            yield from _from_json(item, None, "an item of the search", how)
     elif type(items).__module__.partition(".")[0] in ("pystac", "pystac_client"):
-        yield from _from_pystac(items, on_error)
+        yield from _from_pystac(items, how)
     elif isinstance(items, Iterable) and not isinstance(items, (bytes, bytearray)):
         for entry in items:
-            yield from _each(open_items(entry, on_error=on_error), _describe(entry), on_error)
+            yield from _each(open_items(entry, how), _describe(entry), how)
     else:
         raise ValueError(f"{_describe(items)} is no STAC item; pass {_ACCEPTED}")
 
 
-def _each(found: Iterator[Found], what: str, on_error: OnError) -> Iterator[Found]:
+def _each(found: Iterator[Found], what: str, how: How) -> Iterator[Found]:
     """One of several sources: what is wrong with it does not end the others."""
     try:
         yield from found
     except (ValueError, OSError) as error:
-        on_error(what, error)
+        how.on_error(what, error)
 
 
-def _from_pystac(items: Any, on_error: OnError) -> Iterator[Found]:
+def _from_pystac(items: Any, how: How) -> Iterator[Found]:
     kind = type(items).__name__
     if kind == "ItemCollection":
         for item in items:
-            yield from _each(_from_pystac(item, on_error), _describe(item), on_error)
+            yield from _each(_from_pystac(item, how), _describe(item), how)
     elif hasattr(items, "get_items"):
         raise ValueError(f"a pystac {kind} ({items.id!r}) is no item; pass its items: {kind.lower()}.get_items()")
     elif hasattr(items, "assets") and hasattr(items, "to_dict"):
-        yield from _from_json(items.to_dict(transform_hrefs=False), items.get_self_href(), f"pystac {kind}", on_error)
+        yield from _from_json(items.to_dict(transform_hrefs=False), items.get_self_href(), f"pystac {kind}", how)
     else:
         raise ValueError(f"a {type(items).__module__}.{kind} is no STAC item; pass {_ACCEPTED}")
 
 
-def _from_json(value: Any, href: str | None, what: str, on_error: OnError, *, folder: str | None = None) -> Iterator[Found]:
+def _from_json(value: Any, href: str | None, what: str, how: How, *, folder: str | None = None) -> Iterator[Found]:
     """``href``: where the item's own JSON is; ``folder``: a file of several items, for hrefs that nothing else resolves."""
     if isinstance(value, Mapping) and isinstance(value.get("features"), list):
         for entry in value["features"]:
-            one = _from_json(entry, None, what, on_error, folder=folder or href)
-            yield from _each(one, f"{_describe(entry)} of {what}", on_error)
+            one = _from_json(entry, None, what, how, folder=folder or href)
+            yield from _each(one, f"{_describe(entry)} of {what}", how)
         return
     if not isinstance(value, Mapping):
         raise ValueError(f"{what} holds {_describe(value)}, which is no STAC item; pass {_ACCEPTED}")
@@ -184,7 +203,7 @@ def resolved(item: dict[str, Any], base: str | None) -> dict[str, Any]:
     return {**item, "assets": assets}
 
 
-def _from_file(path: str, on_error: OnError) -> Iterator[Found]:
+def _from_file(path: str, how: How) -> Iterator[Found]:
     if not _SCHEME.match(path):
         path = os.path.abspath(os.path.expanduser(path))
         if os.path.isdir(path):
@@ -194,46 +213,43 @@ def _from_file(path: str, on_error: OnError) -> Iterator[Found]:
     path = _local(path)
     bare = re.split(r"[?#]", path)[0].lower() if _SCHEME.match(path) else path.lower()
     if bare.endswith(_PARQUET):
-        for row in _parquet_items(path):
-            yield from _each(_from_json(row, None, path, on_error, folder=path), f"{_describe(row)} of {path}", on_error)
+        for row in _parquet_items(path, how):
+            yield from _each(_from_json(row, None, path, how, folder=path), f"{_describe(row)} of {path}", how)
         return
-    import fsspec
-
-    with fsspec.open(path, "rb") as file:
+    with how.open_file(path) as file:
         content = file.read()
     if bare.endswith(_LINES):
         for number, line in enumerate(content.splitlines(), 1):
             if line.strip():
-                yield from _each(_from_line(line, number, path, on_error), f"line {number} of {path}", on_error)
+                yield from _each(_from_line(line, number, path, how), f"line {number} of {path}", how)
         return
     try:
         value = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{path!r} is not JSON: {error}") from error
     if not isinstance(value, list):
-        yield from _from_json(value, path, path, on_error, folder=path)
+        yield from _from_json(value, path, path, how, folder=path)
         return
     for entry in value:
-        yield from _each(_from_json(entry, None, path, on_error, folder=path), f"{_describe(entry)} of {path}", on_error)
+        yield from _each(_from_json(entry, None, path, how, folder=path), f"{_describe(entry)} of {path}", how)
 
 
-def _from_line(line: bytes, number: int, path: str, on_error: OnError) -> Iterator[Found]:
+def _from_line(line: bytes, number: int, path: str, how: How) -> Iterator[Found]:
     try:
         entry = json.loads(line)
     except ValueError as error:
         raise ValueError(f"line {number} of {path!r} is not JSON: {error}") from error
-    yield from _from_json(entry, None, path, on_error, folder=path)
+    yield from _from_json(entry, None, path, how, folder=path)
 
 
 _TOP_LEVEL = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection")
 
 
-def _parquet_items(path: str) -> Iterator[dict[str, Any]]:
+def _parquet_items(path: str, how: How) -> Iterator[dict[str, Any]]:
     """The rows of a stac-geoparquet file as items: nulls dropped, properties gathered, geometry from WKB."""
-    import fsspec
     import pyarrow.parquet as pq
 
-    with fsspec.open(path, "rb") as file:
+    with how.open_file(path) as file:
         table = pq.ParquetFile(file)
         absent = [name for name in ("id", "assets") if name not in table.schema_arrow.names]
         if absent:

@@ -1,146 +1,19 @@
-"""The command line: options and environment variables, and one library call behind each command.
-
-Libraries are imported inside the commands, so that ``xchip --help`` is as quick as ``import xchip``.
-"""
+"""``xchip info``: how items are understood."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import xchip
+from xchip.cli.options import one_line
 
 if TYPE_CHECKING:
     from xchip.stac.scene import Scene
 
 
-class Commands(click.Group):
-    """Shows a user's mistakes as one line each; our own keep their traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (ValueError, OSError, ImportError) as error:
-            if ctx.params["debug"]:
-                raise
-            raise click.ClickException(one_line(error)) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-class Pixels(click.ParamType):  # type: ignore[type-arg]
-    """``256``, or ``256x512`` for a height and a width."""
-
-    name = "pixels"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        lengths = value.lower().split("x")
-        if len(lengths) > 2 or not all(length.strip().isdigit() for length in lengths):
-            self.fail(f"{value!r} is no number of pixels, such as 256, and no HEIGHTxWIDTH, such as 256x512", param, ctx)
-        numbers = tuple(int(length) for length in lengths)
-        return numbers if len(numbers) == 2 else numbers[0]
-
-
-FRACTION = click.FloatRange(0, 1)
-
-
-@click.group(
-    cls=Commands,
-    context_settings={"auto_envvar_prefix": "XCHIP", "help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
-@click.version_option(xchip.__version__, prog_name="xchip")
-def main(debug: bool) -> None:
-    """Index satellite and aerial scenes into chips.
-
-    Every option can be given as an environment variable, such as XCHIP_INDEX_SIZE=512 for `xchip index --size 512`.
-    """
-
-
-@main.command()
-@click.option("-o", "--output", default="xchip-demo", show_default=True, type=click.Path(file_okay=False), help="Folder.")
-@click.option("--scenes", default=3, show_default=True, type=click.IntRange(1, 12), help="How many scenes.")
-@click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip.")
-@click.option("--pixels", default=2048, show_default=True, type=click.IntRange(256, 10980), help="Height and width of a scene.")
-def demo(output: str, scenes: int, size: Any, pixels: int) -> None:
-    """Write synthetic scenes, index them, and draw the index.
-
-    Nothing is downloaded. The scenes are invented: one place under several skies, in the likeness of Sentinel-2.
-    """
-    from xchip.demo import run
-
-    run(Path(output), scenes=scenes, size=size, pixels=pixels, echo=click.echo)
-
-
-@main.command()
-@click.argument("items", nargs=-1, required=True, metavar="ITEM...")
-@click.option("-o", "--output", required=True, help="Folder or URL, which gets a file a scene; or one *.parquet file.")
-@click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip: 256, or HEIGHTxWIDTH.")
-@click.option("--stride", type=Pixels(), help="Pixels from one chip to the next.  [default: the size]")
-@click.option(
-    "--edge", type=click.Choice(["drop", "pad", "shift", "partial"]), default="drop", show_default=True,
-    help="What happens to chips at the border.",
-)  # fmt: skip
-@click.option(
-    "--anchor", type=click.Choice(["origin", "crs"]), default="origin", show_default=True,
-    help="Chips begin at the scene's corner, or on cells that all scenes of a CRS share.",
-)  # fmt: skip
-@click.option("--sensor", help="Name of the product, where the items do not tell it.")
-@click.option("--quality", help="Name of the quality band, where it is not the product's own.")
-@click.option("--max-cloud", type=FRACTION, help="Keep chips with at most this fraction of cloud.")
-@click.option("--max-nodata", type=FRACTION, help="Keep chips with at most this fraction of nodata.")
-def index(
-    items: Sequence[str],
-    output: str,
-    size: Any,
-    stride: Any,
-    edge: Any,
-    anchor: Any,
-    sensor: str | None,
-    quality: str | None,
-    max_cloud: float | None,
-    max_nodata: float | None,
-) -> None:
-    """Write the chip index of STAC items as GeoParquet.
-
-    ITEM is the path or URL of an item, an ItemCollection, or a stac-geoparquet file.
-    """
-    from xchip.progress import Progress, SceneTasks
-
-    lazy = xchip.index_items(
-        list(items),
-        size,
-        stride=stride,
-        edge=edge,
-        anchor=anchor,
-        sensor=sensor,
-        quality=quality,
-        max_cloud=max_cloud,
-        max_nodata=max_nodata,
-    )
-    with Progress(lazy.npartitions, "indexed") as progress, SceneTasks(progress):
-        path = xchip.write_index(lazy, output)
-    click.echo(f"{_rows(path):,} chips of {lazy.npartitions:,} scenes in {path}")
-
-
-def _rows(path: str) -> int:
-    """Rows of an index on disk; only footers are read."""
-    import fsspec
-    import pyarrow.dataset
-
-    fs, root = fsspec.core.url_to_fs(path)
-    return int(pyarrow.dataset.dataset(root, format="parquet", filesystem=fs).count_rows())
-
-
-@main.command()
+@click.command()
 @click.argument("items", nargs=-1, required=True, metavar="ITEM...")
 @click.option("--open/--no-open", "may_open", default=True, help="Whether to open files where metadata leave a question.")
 @click.option("--sensor", help="Name of the product, where the items do not tell it.")

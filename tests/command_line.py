@@ -1,0 +1,30 @@
+"""Running the command line in this process, as a user would."""
+
+from __future__ import annotations
+
+import re
+
+from click.testing import CliRunner, Result
+
+from xchip.cli import main
+
+
+def run(*arguments: object, env: dict[str, str | None] | None = None, input: str | None = None) -> Result:
+    """What ``xchip`` with ``arguments`` says, and how it ends."""
+    return CliRunner(env=env).invoke(main, [str(argument) for argument in arguments], input=input)
+
+
+def refused(result: Result, message: str, status: int = 1) -> None:
+    """One clear line on stderr, status 1."""
+    assert result.exit_code == status, (result.output, result.exception)
+    assert isinstance(result.exception, SystemExit), result.exception
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("Error: ")
+    assert re.search(message, line), line
+
+
+def misused(result: Result, message: str) -> None:
+    """A usage error: status 2, and how to get help."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert "Usage:" in result.stderr
+    assert re.search(message, " ".join(result.stderr.split())), result.stderr

@@ -1,0 +1,32 @@
+"""The command line: options and environment variables, and one library call behind each command.
+
+Libraries are imported inside the commands, so that ``xchip --help`` is as quick as ``import xchip``.
+"""
+
+from __future__ import annotations
+
+import click
+
+import xchip
+from xchip.cli import archive, demo, index, info
+from xchip.cli.options import Commands
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"auto_envvar_prefix": "XCHIP", "help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.version_option(xchip.__version__, prog_name="xchip")
+def main(debug: bool) -> None:
+    """Index satellite and aerial scenes into chips.
+
+    Every option can be given as an environment variable, such as XCHIP_INDEX_SIZE=512 for `xchip index --size 512`.
+
+    Exit status: 0 if all is well, 1 for an error, 2 for wrong usage, 3 if items failed or problems were found, 130 if
+    interrupted.
+    """
+
+
+for command in (demo.demo, info.info, index.index, archive.merge, archive.status, archive.verify):
+    main.add_command(command)

@@ -1,0 +1,280 @@
+"""``xchip index``: from files or a search to a chip index, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import chain, islice
+from typing import Any
+
+import click
+
+import xchip
+from xchip.cli.items import Source
+from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, Share, chained, storage_of
+
+grid_options = chained(
+    click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
+    click.option("--stride", type=Pixels(), help="Pixels from one chip to the next.  [default: the size]"),
+    click.option(
+        "--edge", type=click.Choice(["drop", "pad", "shift", "partial"]), default="drop", show_default=True,
+        help="What happens to chips at the border.",
+    ),
+    click.option(
+        "--anchor", type=click.Choice(["origin", "crs"]), default="origin", show_default=True,
+        help="Chips begin at the scene's corner, or on cells that all scenes of a CRS share.",
+    ),
+    click.option("--sensor", help="Name of the product, where the items do not tell it."),
+    click.option("--quality", help="Name of the quality band, where it is not the product's own."),
+)  # fmt: skip
+
+limit_options = chained(
+    *(
+        click.option(f"--max-{name}", type=FRACTION, help=f"Keep chips with at most this fraction of {what}.")
+        for name, what in (
+            ("nodata", "nodata"), ("cloud", "cloud"), ("shadow", "shadow"), ("snow", "snow"), ("water", "water"),
+            ("defective", "defective pixels"),
+        )
+    ),
+    click.option("--min-clear", type=FRACTION, help="Keep chips with at least this fraction of clear pixels."),
+)  # fmt: skip
+
+item_options = chained(
+    click.option(
+        "--items-file", "lists", multiple=True, metavar="FILE", help="Text file with an ITEM a line; - is the standard input.",
+    ),
+    click.option("--api", metavar="URL", help="Search this STAC API for items."),
+    click.option("--collection", "collections", multiple=True, metavar="ID", help="Collection to search; may be repeated."),
+    click.option("--bbox", metavar="W,S,E,N", help="Degrees; W above E crosses the antimeridian."),
+    click.option("--intersects", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="GeoJSON of an area."),
+    click.option("--datetime", metavar="WHEN", help="2024, 2024-03-05, 2024-01/2024-03, or 2024-03-05T10:00:00Z/.."),
+    click.option("--query", multiple=True, help="Such as 'eo:cloud_cover<20', with = != < <= > >=; may be repeated."),
+    click.option("--sortby", help="Such as eo:cloud_cover, or -eo:cloud_cover for the largest first."),
+    click.option("--max-items", type=click.IntRange(1), help="Take the first so many that are found."),
+    click.option("--limit", type=click.IntRange(1, 10_000), help="Items of a page of the API."),
+    click.option("--part", type=Share(), metavar="I/N", help="Do only the I-th of N parts of the work, counted from 0."),
+    click.option("--array", is_flag=True, help="Take the part from the variables of an AWS Batch array job."),
+)  # fmt: skip
+
+access_options = chained(
+    click.option("--endpoint", metavar="URL", help="S3 server of the items' files, where it is not Amazon's."),
+    click.option("--region", help="Its region."),
+    click.option("--profile", help="Its profile in the AWS configuration."),
+    click.option("--unsigned", is_flag=True, help="Read files without credentials, from public buckets."),
+    click.option("--requester-pays", is_flag=True, help="Pay for reading files."),
+    click.option("--sign", type=click.Choice(["planetary-computer"]), help="Sign the files' URLs when they are read."),
+    click.option("--archive-endpoint", metavar="URL", help="S3 server of the archive.  [default: --endpoint]"),
+    click.option("--archive-region", help="Its region.  [default: --region]"),
+    click.option("--archive-profile", help="Its profile in the AWS configuration.  [default: --profile]"),
+)
+
+run_options = chained(
+    click.option("--scheduler", metavar="ADDRESS", help="Work on the Dask cluster of this scheduler."),
+    click.option("--workers", type=click.IntRange(1), help="Work in so many processes of this machine."),
+    click.option(
+        "--threads", type=click.IntRange(1), help="Work on so many threads of one process.  [default: one a processor]",
+    ),
+    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="How often a file is tried."),
+    click.option(
+        "--resume/--no-resume", default=True, show_default=True, help="Go on where an earlier run ended; or refuse an archive.",
+    ),
+    click.option(
+        "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed in an earlier run.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what there is to do, and read nothing but the items."),
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@click.option("-o", "--output", help="Folder or URL of the archive; or one *.parquet file.")
+@item_options
+@grid_options
+@limit_options
+@run_options
+@access_options
+@click.pass_context
+def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
+    """Index STAC items into an archive: their JSON, and a GeoParquet file of chips for each.
+
+    ITEM is the path or URL of an item, an ItemCollection, newline delimited JSON, or a stac-geoparquet file. Items that are
+    done are skipped, so to run again is to go on. With -o FILE.parquet all goes into one file, at once or not at all.
+    """
+    source = _source(options)
+    recipe = _take(options, "size stride edge anchor sensor quality max_nodata max_cloud max_shadow max_snow max_water")
+    recipe |= _take(options, "max_defective min_clear")
+    if options["dry_run"]:
+        _explain(source, recipe, options)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output': where does the archive go?")
+    if sum(options[name] is not None for name in ("scheduler", "workers", "threads")) > 1:
+        raise click.UsageError("--scheduler, --workers and --threads exclude each other.")
+    if output.endswith(".parquet"):
+        _write_file(ctx, source, output, recipe, options)
+    else:
+        _build(ctx, source, output, recipe, options)
+
+
+def _take(options: dict[str, Any], names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names.split()}
+
+
+def _source(options: dict[str, Any]) -> Source:
+    search = _take(options, "collections bbox intersects datetime query sortby max_items limit")
+    given = [name for name, value in search.items() if value]
+    if given and options["api"] is None:
+        option = {"collections": "collection"}.get(given[0], given[0]).replace("_", "-")
+        raise click.UsageError(f"--{option} is for a search; say where with --api.")
+    if not (options["items"] or options["lists"] or options["api"]):
+        raise click.UsageError("No items: give ITEM..., --items-file or --api.")
+    if options["intersects"]:
+        with open(options["intersects"], encoding="utf-8") as file:
+            search["intersects"] = file.read()
+    question = {name: value for name, value in search.items() if value}
+    return Source(options["items"], options["lists"], options["api"], question, _share(options))
+
+
+def _share(options: dict[str, Any]) -> tuple[int, int] | None:
+    if not options["array"]:
+        return options["part"]
+    if options["part"] is not None:
+        raise click.UsageError("--part and --array exclude each other.")
+    names = ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE")
+    values = [os.environ.get(name) for name in names]
+    missing = [name for name, value in zip(names, values, strict=True) if not value]
+    if missing:
+        raise click.UsageError(f"--array is for children of an AWS Batch array job, but {' and '.join(missing)} is not set.")
+    share: tuple[int, int] = Share().convert("/".join(map(str, values)), None, None)
+    return share
+
+
+def _explain(source: Source, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+    from xchip.archive.explain import explain_items
+
+    threads = 1 if options["workers"] else options["threads"]
+    click.echo(str(explain_items(source.items(), **recipe, threads=threads)))
+
+
+_FOR_ARCHIVES = (
+    *("resume", "retry_failed", "attempts", "part", "array", "endpoint", "region", "profile", "unsigned", "requester_pays"),
+    *("sign", "archive_endpoint", "archive_region", "archive_profile"),
+)
+
+
+def _write_file(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+    """All items in one file, by one computation."""
+    for name in _FOR_ARCHIVES:
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = next(parameter.opts[0] for parameter in ctx.command.params if parameter.name == name)
+            raise click.UsageError(f"{option} is for archives, and {output} is one file; give a folder, and merge it later.")
+    from xchip.progress import Progress, SceneTasks
+
+    lazy = xchip.index_items(source.items(), recipe.pop("size"), **recipe)
+    with _cluster(options) as client:
+        if client is not None:
+            path = xchip.write_index(lazy, output)
+        else:
+            import dask
+
+            with (
+                dask.config.set(num_workers=options["threads"]) if options["threads"] else nullcontext(),
+                Progress(lazy.npartitions, "indexed", stream=sys.stderr) as progress,
+                SceneTasks(progress),
+            ):
+                path = xchip.write_index(lazy, output)
+    click.echo(f"{_rows(path):,} chips of {lazy.npartitions:,} scenes in {path}")
+
+
+def _rows(path: str) -> int:
+    """Rows of a file; only its footer is read."""
+    import fsspec
+    import pyarrow.parquet as pq
+
+    with fsspec.open(path, "rb") as file:
+        return int(pq.ParquetFile(file).metadata.num_rows)
+
+
+def _refuse_archive(output: str, storage: Any) -> None:
+    from xchip.archive.ledger import JOB
+    from xchip.archive.store import Store
+
+    if Store(output, storage).exists(JOB):
+        raise ValueError(f"{output} is an archive already; give another -o, or leave out --no-resume to go on with it")
+
+
+@contextmanager
+def _cluster(options: dict[str, Any]) -> Iterator[Any]:
+    """A client of the cluster that was asked for; None for threads of this process."""
+    if options["scheduler"] is not None:
+        from distributed import Client
+
+        with Client(options["scheduler"]) as client:
+            yield client
+    elif options["workers"] is not None:
+        from xchip.archive.cluster import local_cluster
+
+        with ExitStack() as stack:
+            # A terminal sends Ctrl-C to all processes. Workers inherit that it is ignored: they stop when this process says so.
+            with _handling(signal.SIGINT, signal.SIG_IGN):
+                client = stack.enter_context(local_cluster(options["workers"]))
+            yield client
+    else:
+        yield None
+
+
+@contextmanager
+def _handling(number: int, handler: Any) -> Iterator[None]:
+    """What is done at a signal, inside the block."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+    from xchip.archive.run import build_index
+
+    place = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
+    storage = storage_of(**place)
+    pixels = storage_of(**_take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
+    if not options["resume"]:
+        _refuse_archive(output, storage)
+    items = source.items()
+    if source.part is not None:
+        first = list(islice(items, 1))
+        if not first:
+            click.echo("no item falls into part {} of {}: there is nothing to do".format(*source.part))
+            return
+        items = chain(first, items)
+    try:
+        # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
+        with _handling(signal.SIGTERM, signal.default_int_handler), _cluster(options) as client:
+            report = build_index(
+                items,
+                output,
+                recipe.pop("size"),
+                **recipe,
+                storage=storage,
+                pixels=pixels,
+                client=client,
+                workers=options["threads"],
+                attempts=options["attempts"],
+                retry_failed=options["retry_failed"],
+                progress=sys.stderr,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
+        ctx.exit(INTERRUPTED)
+    click.echo(str(report))
+    if report.failed:
+        click.echo(f"To see all that failed: xchip status {output} --failures", err=True)
+        ctx.exit(PROBLEMS)

@@ -1,0 +1,96 @@
+"""What commands share: kinds of values, groups of options, and how mistakes are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from xchip.archive.storage import StorageOptions
+
+ERROR, PROBLEMS, INTERRUPTED = 1, 3, 130
+"""Exit status: nothing could be done; it was done, but not for all items; the user stopped it."""
+
+FRACTION = click.FloatRange(0, 1)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """Shows a user's mistakes as one line each; our own keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, ImportError) as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(one_line(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class Pixels(click.ParamType):  # type: ignore[type-arg]
+    """``256``, or ``256x512`` for a height and a width."""
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        lengths = value.lower().split("x")
+        if len(lengths) > 2 or not all(length.strip().isdigit() for length in lengths):
+            self.fail(f"{value!r} is no number of pixels, such as 256, and no HEIGHTxWIDTH, such as 256x512", param, ctx)
+        numbers = tuple(int(length) for length in lengths)
+        return numbers if len(numbers) == 2 else numbers[0]
+
+
+class Share(click.ParamType):  # type: ignore[type-arg]
+    """``3/10``: the fourth of ten shares, for they are counted from 0."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        number, _, of = value.partition("/")
+        if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
+            self.fail(f"{value!r} is no share, such as 0/10, the first of ten, or 9/10, the last", param, ctx)
+        return int(number), int(of)
+
+
+def chained(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+archive_access = chained(
+    click.option("--endpoint", metavar="URL", help="S3 server of the archive, where it is not Amazon's."),
+    click.option("--region", help="Its region."),
+    click.option("--profile", help="Its profile in the AWS configuration."),
+    click.option("--unsigned", is_flag=True, help="Send no credentials, for a public bucket."),
+)
+"""How the archive of a command that reads one is reached."""
+
+
+def storage_of(
+    endpoint: str | None, region: str | None, profile: str | None, unsigned: bool = False, **more: Any
+) -> StorageOptions:
+    """Storage options from command line options."""
+    from xchip.archive.storage import StorageOptions
+
+    return StorageOptions(endpoint=endpoint, region=region, profile=profile, unsigned=unsigned, **more)
