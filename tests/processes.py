@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -45,8 +46,10 @@ def free_port(below: int = 50_000) -> int:
 
 
 @contextmanager
-def running(command: list[str], log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
-    """A server, from the moment that it answers until the end of the block."""
+def running(
+    command: list[str], log: Path, ready: Callable[[], bool], *, stop: int = signal.SIGTERM, **options: Any
+) -> Iterator[None]:
+    """A server, from the moment that it answers until the end of the block; ``stop`` is the signal that ends it."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **options)
     try:
@@ -57,7 +60,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool], **options:
             time.sleep(0.1)
         yield
     finally:
-        process.terminate()
+        process.send_signal(stop)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
@@ -130,7 +133,8 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
             return False
         return True
 
-    with running(command, folder / "weed.log", ready, cwd=folder):
+    # It takes half a minute to leave by itself, and nobody wants its data afterwards.
+    with running(command, folder / "weed.log", ready, stop=signal.SIGKILL, cwd=folder):
         yield {
             "AWS_ACCESS_KEY_ID": "testkey",
             "AWS_SECRET_ACCESS_KEY": "testsecret",
