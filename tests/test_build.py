@@ -326,7 +326,7 @@ def test_no_items_are_refused() -> None:
 def test_a_size_larger_than_the_scene(scenes: list[Path]) -> None:
     rows = xchip.index_items(scenes, 5000).compute()
     assert len(rows) == 0
-    assert tuple(rows.columns) == (*COLUMNS, "geometry")
+    assert tuple(rows.columns) == (*COLUMNS, "geometry", "boa_offset")
 
 
 def test_a_truncated_file_names_item_and_file(scenes: list[Path], tmp_path: Path) -> None:

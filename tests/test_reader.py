@@ -168,7 +168,7 @@ def test_gdal_path(href: str, path: str) -> None:
 
 
 def test_the_users_gdal_settings_win_for_remote_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gdal_options("s3://b/a.tif")["GDAL_HTTP_MAX_RETRY"] == "4"
+    assert gdal_options("s3://b/a.tif")["GDAL_HTTP_MAX_RETRY"] == "2"
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "9")
     assert "GDAL_HTTP_MAX_RETRY" not in gdal_options("s3://b/a.tif")
     with rasterio.Env(GDAL_HTTP_RETRY_DELAY="3"):

@@ -42,6 +42,8 @@ class ArrayScene:
     """Name of the sensor's profile."""
     datetime: np.datetime64
     """UTC; NaT where unknown."""
+    boa_offset: float | None = None
+    """Of Sentinel-2 reflectances, as `xchip.stack` left it: NaN where undecided; None where it is so for all time steps."""
 
 
 def as_dataset(obj: Xarray) -> xr.Dataset:
@@ -146,6 +148,7 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
                 item_href=_text(here.get("item_href")),
                 sensor=_text(here.get("sensor")) or ds.attrs.get("sensor"),
                 datetime=_datetime(here.get("time")),
+                boa_offset=float(here["boa_offset"]) if "boa_offset" in here else None,
             )
         )
     return scenes
@@ -156,10 +159,13 @@ _EXTENT = ("item_left", "item_bottom", "item_right", "item_top")
 
 def _labels(ds: xr.Dataset) -> dict[str, np.ndarray]:
     """What the array says of its time steps: NumPy arrays, one value a step or one for all."""
-    names = ("item_id", "id", "collection", "item_href", "sensor", "time", *_EXTENT)
+    names = ("item_id", "id", "collection", "item_href", "sensor", "time", "boa_offset", *_EXTENT)
     found = {name: ds.coords[name] for name in names if name in ds.coords and ds.coords[name].dims in ((), ("time",))}
     # ds.chunk() makes these coordinates lazy, short as they are.
-    return {name: np.asarray(coord.compute(scheduler="sync").values) for name, coord in found.items()}
+    labels = {name: np.asarray(coord.compute(scheduler="sync").values) for name, coord in found.items()}
+    if "boa_offset" in labels and np.isnan(labels["boa_offset"]).all():
+        del labels["boa_offset"]
+    return labels
 
 
 def _own_part(whole: PixelGrid, edges: Sequence[Any]) -> tuple[PixelGrid | None, int, int]:

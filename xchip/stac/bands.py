@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import Any
 from xchip.grid import PixelGrid
 from xchip.sensors import AssetNames, BandSpec, SensorProfile, identity, match
 from xchip.stac.assets import Raster, size_in_key
-from xchip.stac.fields import BandFields, FieldError, mapping, text
+from xchip.stac.fields import BandFields, FieldError, mapping
+from xchip.stac.harmonize import Radiometry, boa_offset, common_offset, radiometry_of
 from xchip.stac.projection import CRS_FIELDS, NO_FIELDS, GridFields, crs_of, grid_fields, grid_of, same_grid
-from xchip.stac.scene import Band, Header, ItemError
+from xchip.stac.scene import Band, BoaOffset, Header, ItemError
 
 
 class HeaderNeeded(ItemError):
@@ -176,7 +176,11 @@ class Files:
         if dtype is None:
             header = self.header(raster, f"the data type of band {part.index} of asset {raster.key!r} is not known")
             dtype = header.dtypes[part.index - 1]
-        scale, offset = self._scale(part, header)
+        product = self.profile_band(part)
+        decision = self.boa_offset(raster, said, product, dtype, _in_file(header, part.index))
+        scale, offset = self._scale(part, header, product)
+        if decision is not None and decision.offset is not None:
+            offset = decision.offset * scale
         in_file = header.nodata[part.index - 1] if header is not None else None
         nodata = next((v for v in (said.nodata, in_file, spec.nodata if spec else None) if v is not None), None)
         named_alpha = header is not None and header.alpha is not None and not part.masked
@@ -195,22 +199,85 @@ class Files:
             block=header.block if header is not None else self.profile.block if self.profile and spec else None,
             # A band tagged as alpha that is data makes a mask of it that means nothing.
             masked=part.masked or (header is not None and header.masked and not named_alpha),
+            boa_offset=decision,
         )
 
-    def _scale(self, part: Part, header: Header | None) -> tuple[float, float]:
+    def _scale(self, part: Part, header: Header | None, product: BandSpec | None) -> tuple[float, float]:
         said, spec = part.said, part.spec
+        if said.offset and product is not None and self.shifts(product) is False:
+            return product.scale, product.offset  # CDSE publishes the reflectances' scale and offset for them too
         if said.scale is not None or said.offset is not None:
             return said.scale if said.scale is not None else 1.0, said.offset or 0.0
-        if header is not None and len(header.scales) >= part.index and len(header.offsets) >= part.index:
-            scale, offset = header.scales[part.index - 1], header.offsets[part.index - 1]
-            if (scale, offset) != (1.0, 0.0):
-                return scale, offset
-        if spec is None:
-            return 1.0, 0.0
-        offset = spec.offset
-        if self.profile is not None and self.profile.baseline_offset is not None and spec.common_name and _shifted(self.item):
-            offset = self.profile.baseline_offset
-        return spec.scale, offset
+        in_file = _in_file(header, part.index)
+        if in_file is not None:
+            return in_file
+        return (spec.scale, spec.offset) if spec is not None else (1.0, 0.0)
+
+    # -- the offset of Sentinel-2 reflectances -------------------------------------------------------------------------
+
+    @cached_property
+    def radiometry(self) -> Radiometry:
+        """What the item says of its processing baseline."""
+        return radiometry_of(self.item)
+
+    def shifts(self, spec: BandSpec) -> bool | None:
+        """Whether a band of the product got an offset with baseline 04.00; None for products that never had one."""
+        if self.profile is None or self.profile.baseline_offset is None:
+            return None
+        return spec.common_name is not None
+
+    def profile_band(self, part: Part) -> BandSpec | None:
+        """The band of the product that a part is, also where another file was taken for it: a JPEG2000 twin, or other pixels."""
+        if part.spec is not None or self.profile is None:
+            return part.spec
+        alone, said = part.count == 1, part.said
+        names = AssetNames(
+            part.raster.key if alone else "",
+            (said.name,) if said.name else (),
+            (said.common_name,) if said.common_name else (),
+            1,
+            part.raster.href if alone else "",
+        )
+        _, specs = match(self.profile, names, self.profile.variant_of(identity(self.item)))
+        return specs[0] if specs else None
+
+    def boa_offset(
+        self, raster: Raster, said: BandFields, product: BandSpec | None, dtype: str, in_file: tuple[float, float] | None = None
+    ) -> BoaOffset | None:
+        """The decision on a band; None where it is no reflectance, as a true-colour picture of 8 bits is none."""
+        if product is None or not self.shifts(product) or dtype in ("uint8", "int8"):
+            return None
+        assert self.profile is not None
+        assert self.profile.baseline_offset is not None
+        if dtype.startswith("float"):
+            return BoaOffset(None, f"its values are {dtype}, not digital numbers")
+        published = None
+        if said.offset is not None:
+            published = said.offset / (said.scale or 1.0)
+        elif in_file is not None and in_file[1]:  # a file always has an offset: 0 says nothing
+            published = in_file[1] / (in_file[0] or 1.0)
+        usual = round(self.profile.baseline_offset / product.scale)
+        # Numbers such as -0.1 / 0.0001 are whole but for the last digit.
+        published = None if published is None else round(published, 3)
+        return boa_offset(self.radiometry, href=raster.href, usual=usual, said=published)
+
+    def item_offset(self, matched: Mapping[str, tuple[BandSpec, Raster]]) -> BoaOffset | None:
+        """What holds for the product's own bands, by the metadata alone: it is the item's, whatever is asked for."""
+        decisions = {}
+        for name, (spec, raster) in matched.items():
+            said = raster.bands[spec.index - 1] if len(raster.bands) >= spec.index else BandFields()
+            decision = self.boa_offset(raster, said, spec, said.dtype or spec.dtype or "")
+            if decision is not None:
+                decisions[name] = decision
+        return common_offset(decisions)
+
+
+def _in_file(header: Header | None, index: int) -> tuple[float, float] | None:
+    """(scale, offset) of a band in its file, where it is opened and has any."""
+    if header is None or min(len(header.scales), len(header.offsets)) < index:
+        return None
+    found = header.scales[index - 1], header.offsets[index - 1]
+    return None if found == (1.0, 0.0) else found
 
 
 def _labels(numbers: list[int], said: tuple[BandFields, ...], header: Header | None) -> dict[int, str]:
@@ -220,22 +287,6 @@ def _labels(numbers: list[int], said: tuple[BandFields, ...], header: Header | N
     names = by_item if any(by_item.values()) else {n: descriptions.get(n) for n in numbers}
     often = Counter(names.values())
     return {n: name if name and often[name] == 1 else str(n) for n, name in names.items()}
-
-
-_BASELINE = re.compile(r"_N(\d\d)(\d\d)_")
-
-
-def _shifted(item: Mapping[str, Any]) -> bool:
-    """Whether Sentinel-2 reflectances are stored with the offset that processing baseline 04.00 brought."""
-    properties = mapping(item.get("properties"))
-    if True in (properties.get("earthsearch:boa_offset_applied"), properties.get("sentinel:boa_offset_applied")):
-        return False
-    said = text(properties.get("s2:processing_baseline")) or text(properties.get("processing:version"))
-    if said and re.fullmatch(r"\d\d\.\d\d", said):
-        return said >= "04.00"
-    ids = (item.get("id"), properties.get("s2:product_uri"), properties.get("sentinel:product_id"))
-    found = next((m for m in (_BASELINE.search(v) for v in ids if isinstance(v, str)) if m), None)
-    return found is not None and "04" <= found[1] < "99"
 
 
 def match_profile(

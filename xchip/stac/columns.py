@@ -71,9 +71,22 @@ def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resamp
         attrs["common_name"] = present[0].common_name
     if len({(band.scale, band.offset) for band in present}) == 1 and not physical:
         attrs["scale"], attrs["offset"] = present[0].scale, present[0].offset
+    attrs |= _radiometry(present, physical=physical)
     if None in relations:
         attrs["resampled"] = True
     return Column(name, sources, dtype, fill_value(dtype, nodata), method, _common_factor(relations), attrs)
+
+
+def _radiometry(bands: Sequence[Band], *, physical: bool) -> dict[str, Any]:
+    """Attributes of Sentinel-2 reflectances: what stored values lack to be as before baseline 04.00, and if these are so."""
+    decisions = [band.boa_offset for band in bands if band.boa_offset is not None]
+    attrs: dict[str, Any] = {}
+    if decisions and len({decision.offset for decision in decisions}) == 1 and decisions[0].offset is not None:
+        attrs["boa_offset"] = decisions[0].offset
+        attrs["boa_offset_origin"] = "; ".join(dict.fromkeys(decision.origin for decision in decisions))
+    if decisions and not physical and all(band.boa_offset and band.dn_offset == band.boa_offset.offset for band in bands):
+        attrs["harmonized"] = 1  # netCDF files hold no booleans
+    return attrs
 
 
 def _common_factor(relations: Sequence[Alignment | None]) -> tuple[int, int]:

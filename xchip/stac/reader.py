@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from xchip.grid import Alignment, AxisMap, PixelGrid, alignment
+from xchip.stac.harmonize import apply_offset
 from xchip.stac.pool import POOL, open_dataset, reading, shown
 from xchip.stac.regrid import Box, covered, repeat, source_box, warp
-from xchip.stac.scene import Band, ItemError
+from xchip.stac.scene import Band, BoaOffset, ItemError
 
 # Strips of about this size stay in a core's cache while they are counted.
 STRIP_BYTES = 2 << 20
@@ -73,6 +74,7 @@ class Source:
         band = values["band"]
         band["grid"] = PixelGrid(**band["grid"])
         band["block"] = band["block"] and tuple(band["block"])
+        band["boa_offset"] = band["boa_offset"] and BoaOffset(**band["boa_offset"])
         target, siblings = PixelGrid(**values["target"]), tuple(values["siblings"])
         return cls(values["item_id"], Band(**band), target, siblings, values["rescale"])
 
@@ -215,10 +217,11 @@ class BandReader:
 
     def _pixels(self, box: Box) -> np.ndarray:
         """Pixels of the band's own grid, in the dtype of the stack."""
+        band = self.source.band
         values, valid = self._read_file(box)
+        values = apply_offset(values, band)
         if not self.source.rescale:
             return values.astype(self.dtype, copy=False)
-        band = self.source.band
         # float32 has too few digits for the product where values have more than 16 bits.
         physical = (values * np.float64(band.scale) + band.offset).astype(self.dtype)
         if band.nodata is not None and holds(values.dtype, band.nodata):
@@ -333,6 +336,11 @@ def strips(source: Band | str, indexes: int | Sequence[int] | None = None) -> It
     return ((row, values[0] if flat else values) for row, values in planes)
 
 
+def strip_rows(height: int, row_bytes: int, block_height: int) -> int:
+    """Rows of a strip: whole rows of blocks, about `STRIP_BYTES`."""
+    return min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
+
+
 def _strips(href: str, band: Band | None, indexes: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     dataset = open_dataset(href)
     try:
@@ -342,7 +350,7 @@ def _strips(href: str, band: Band | None, indexes: list[int]) -> Iterator[tuple[
         dtype = np.result_type(*(dataset.dtypes[index - 1] if index else "uint8" for index in indexes))
         block_height = dataset.block_shapes[0][0]
         row_bytes = width * len(indexes) * dtype.itemsize
-        rows = min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
+        rows = strip_rows(height, row_bytes, block_height)
         # Two in turn, so that a strip can be worked on while the next is read.
         buffers = np.empty((2, len(indexes) * rows * width), dtype)
         kept = 0

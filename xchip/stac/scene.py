@@ -47,6 +47,16 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class BoaOffset:
+    """Whether a Sentinel-2 item's digital numbers hold the offset that processing baseline 04.00 brought."""
+
+    offset: int | None
+    """What has to be added to the stored values so that they are as before: -1000, or 0; None: undecided."""
+    origin: str
+    """For people: where that was found, or why it is undecided."""
+
+
+@dataclass(frozen=True, slots=True)
 class Band:
     """One band of an item: a variable of the stack."""
 
@@ -76,6 +86,10 @@ class Band:
     """(height, width) of the file's blocks, where known."""
     masked: bool = False
     """Whether a mask or alpha band of the file says where data are, as the file's header or the item tells."""
+    boa_offset: BoaOffset | None = None
+    """The offset of Sentinel-2 reflectances in the file; None for all other bands."""
+    dn_offset: int = 0
+    """Added to pixels with data as they are read, by `apply_offset`; ``scale`` and ``offset`` are for what comes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +118,10 @@ class Scene:
     """(west, south, east, north) as published."""
     block: tuple[int, int] | None = None
     """(height, width) of file blocks on the scene's grid, from the files or the profile."""
+    boa_offset: BoaOffset | None = None
+    """The offset of the item's Sentinel-2 reflectances, whichever bands were asked for; None for other products."""
     origins: dict[str, str] = field(default_factory=dict, compare=False)
-    """For people: where "crs", "grid", "bands", "datetime", "sensor" and "quality" came from."""
+    """For people: where "crs", "grid", "bands", "datetime", "sensor", "quality" and "offset" came from."""
 
     def __dask_tokenize__(self) -> tuple[str, bytes]:
         # dask would take each field apart, ten times as slowly; an archive has many scenes.

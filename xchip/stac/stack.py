@@ -14,6 +14,7 @@ import xarray as xr
 from xchip.grid import PixelGrid
 from xchip.quality import QualityRule
 from xchip.stac.columns import Chunks, Column, band_names, chunk_sizes, make_column, mask_names
+from xchip.stac.harmonize import Harmonize, harmonized, offset_in_file
 from xchip.stac.header import read_header
 from xchip.stac.reader import BandReader
 from xchip.stac.regrid import repeat
@@ -39,6 +40,7 @@ def stack(
     chunks: Any = "auto",
     resampling: str = "nearest",
     rescale: bool = False,
+    harmonize: Harmonize = False,
 ) -> xr.Dataset:
     """STAC items as one lazy Dataset on the items' own pixel grid: dims (time, y, x), a variable a band.
 
@@ -69,6 +71,12 @@ def stack(
         they line up with the grid; another method is used for these too. Quality bands are always "nearest".
     rescale
         Apply scale and offset: float32 with NaN for nodata. Quality bands stay as stored.
+    harmonize
+        True: read Sentinel-2 reflectances as before processing baseline 04.00, which stores them with 1000 more; by what each
+        item says, never by its date. They keep their dtype; nodata stays nodata, and pixels darker than black become 1. Items
+        of other known sensors stay as they are. Where an item leaves it undecided, or is known to say it wrongly, numbers to
+        add by item id, such as ``{"S2B_33UXP_20250302_0_L2A": 0}``; other items go by what they say. A number holds for all.
+        With ``rescale`` the offset is part of the physical values anyway, and dark pixels are below 0.
 
     Returns
     -------
@@ -76,12 +84,16 @@ def stack(
         Variables in the dtype of the file, nodata in ``.rio.nodata``, pixel centres in ``y`` (downwards) and ``x``, the CRS
         in ``spatial_ref``. Coordinates on ``time`` (UTC, sorted): ``item_id``, ``collection``, ``item_href``, and the edges of
         the item's own grid, ``item_left``, ``item_bottom``, ``item_right``, ``item_top``. The mask of a product
-        whose files have one is a coordinate too, ``mask``: (time, y, x), 0 where there are no data.
+        whose files have one is a coordinate too, ``mask``: (time, y, x), 0 where there are no data. With Sentinel-2 items there
+        is ``boa_offset`` on ``time``: what their stored values lack to be as before baseline 04.00, -1000 or 0, and NaN where
+        that is undecided. Variables have it as an attribute where all items agree, and ``harmonized`` = 1 where their values
+        are as before, be it that nothing had to be added.
 
     Raises
     ------
     ItemError
-        For an item that can't be used, and when a file can't be read.
+        For an item that can't be used, and when a file can't be read; with ``harmonize`` or ``rescale`` for a Sentinel-2 item
+        that leaves its offset undecided, and with ``harmonize`` for an unknown product.
     ValueError
         If there are no items, or if they share neither CRS nor pixel lattice; names two of them and the way out.
 
@@ -108,6 +120,7 @@ def stack(
         chunks=chunks,
         resampling=resampling,
         rescale=rescale,
+        harmonize=harmonize,
     )
 
 
@@ -121,6 +134,7 @@ def stack_scenes(
     chunks: Any = "auto",
     resampling: str = "nearest",
     rescale: bool = False,
+    harmonize: Harmonize = False,
 ) -> xr.Dataset:
     """`stack` for items that are understood already. Opens no file."""
     if not scenes:
@@ -133,6 +147,7 @@ def stack_scenes(
         ((scene, extent) for scene, extent in extents if overlap(extent, target.bounds)), key=lambda pair: pair[0].datetime
     )
     kept = [scene for scene, _ in inside]
+    kept = [harmonized(scene, harmonize, rescale=rescale) for scene in kept]
     masks = mask_names(kept)
     columns = [make_column(name, kept, target, resampling=resampling, rescale=rescale) for name in (*band_names(kept), *masks)]
     spatial = chunk_sizes(kept[0], target) if isinstance(chunks, str) and chunks == "auto" else chunks
@@ -152,6 +167,8 @@ def stack_scenes(
         "item_top": ("time", top),
         "spatial_ref": _spatial_ref(target.crs),
     }
+    if any(scene.boa_offset is not None for scene in kept):
+        coords["boa_offset"] = ("time", np.array([offset_in_file(scene) for scene in kept]))
     mapping = {"grid_mapping": "spatial_ref"}
     variables = {column.name: (("time", "y", "x"), arrays[column.name], column.attrs, mapping) for column in columns}
     coords |= {name: variables.pop(name) for name in masks}
