@@ -142,7 +142,23 @@ def _cost(tests: Iterable[Test]) -> int:
     return sum(costs) + len(costs) - 1
 
 
-def count_classes(block: np.ndarray, counter: ClassCounter, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+class Scratch:
+    """Memory for `count_classes` that stays from block to block: to ask the system for it anew takes as long as to count."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def planes(self, rows: int, width: int) -> np.ndarray:
+        """Three planes: uint8 (3, rows, width)."""
+        size = 3 * rows * width
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size].reshape(3, rows, width)
+
+
+def count_classes(
+    block: np.ndarray, counter: ClassCounter, rows: np.ndarray, columns: np.ndarray, scratch: Scratch | None = None
+) -> np.ndarray:
     """Pixels of each class in each cell of a 2-D block.
 
     Parameters
@@ -151,33 +167,46 @@ def count_classes(block: np.ndarray, counter: ClassCounter, rows: np.ndarray, co
         (height, width) values of the dtype that ``counter`` was compiled for.
     rows, columns
         Cuts: increasing pixel positions, the first 0 and the last the block's height or width.
+    scratch
+        Memory to work in, for callers with several blocks; not to be shared between threads.
 
     Returns
     -------
     numpy.ndarray
         int64, (7 classes, len(rows) - 1, len(columns) - 1).
     """
-    width = block.shape[1]
-    counts = np.zeros((N_CLASSES, len(rows) - 1, len(columns) - 1), np.int64)
+    width, steps = block.shape[1], counter.steps
+    # Each step finds a class, or all up to it; what it finds is taken apart at the end.
+    found = np.zeros((len(steps), len(rows) - 1, len(columns) - 1), np.int64)
     most = min(MAX_ROWS, int(np.diff(rows).max()))
-    mask, other, scratch = (np.empty((most, width), dtype) for dtype in (np.bool_, np.bool_, np.uint8))
-    areas = np.diff(columns)
+    mask, other, spare = (scratch or Scratch()).planes(most, width)
+    mask, other = mask.view(np.bool_), other.view(np.bool_)
+    column_sums = np.empty((len(steps), width), np.uint8)
     for row, (start, stop) in enumerate(pairwise(rows.tolist())):
         for first, last in pairwise(_parts(start, stop)):
             n = last - first
             part = counter.prepare(block[first:last])
-            found = np.zeros(len(areas), np.int64)
-            for step in counter.steps:
-                step.tests[0].apply(part, mask[:n], scratch[:n])
+            for step, sums in zip(steps, column_sums, strict=True):
+                step.tests[0].apply(part, mask[:n], spare[:n])
                 for test in step.tests[1:]:
-                    test.apply(part, other[:n], scratch[:n])
+                    test.apply(part, other[:n], spare[:n])
                     np.logical_or(mask[:n], other[:n], out=mask[:n])
-                column_sums = np.add.reduce(mask[:n].view(np.uint8), axis=0, dtype=np.uint8)
-                cells = np.add.reduceat(column_sums, columns[:-1], dtype=np.int64)
-                own = cells - found if step.cumulative else cells
-                counts[step.cls, row] += own
-                found += own
-            counts[counter.rest, row] += n * areas - found
+                np.add.reduce(mask[:n].view(np.uint8), axis=0, dtype=np.uint8, out=sums)
+            if steps:
+                found[:, row] += np.add.reduceat(column_sums, columns[:-1], axis=1, dtype=np.int64)
+    return _by_class(found, counter, np.diff(rows)[:, None] * np.diff(columns))
+
+
+def _by_class(found: np.ndarray, counter: ClassCounter, areas: np.ndarray) -> np.ndarray:
+    """Counts (7, rows, columns) from what each step found (step, rows, columns) in cells of ``areas`` pixels."""
+    counts = np.zeros((N_CLASSES, *areas.shape), np.int64)
+    rest = areas.copy()
+    for step, own in zip(counter.steps, found, strict=True):
+        if step.cumulative:
+            own = own - (areas - rest)  # without what the steps before have found
+        counts[step.cls] = own
+        rest -= own
+    counts[counter.rest] = rest
     return counts
 
 

@@ -307,7 +307,9 @@ def _window(box: Box) -> Any:
     return Window(box.left, box.top, box.shape[1], box.shape[0])
 
 
-def strips(source: Band | str, indexes: int | Sequence[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+def strips(
+    source: Band | str, indexes: int | Sequence[int] | None = None, *, turn: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[int, np.ndarray]]:
     """Read a file once from top to bottom, in its own pixels and as stored, in bounded memory.
 
     Parameters
@@ -317,11 +319,14 @@ def strips(source: Band | str, indexes: int | Sequence[int] | None = None) -> It
     indexes
         Number of the band, from 1, or 0 for the file's mask (uint8, 0 where there are no data): arrays are (rows, width).
         Several: (bands, rows, width). None: the number of the `Band`, or 1.
+    turn
+        (k, n): every n-th strip from number k on, where n read in turns. Each opens the file for itself.
 
     Yields
     ------
     (row_off, values)
-        Whole rows of blocks, in order, about 2 MB or one row of blocks. The strip after the next overwrites the array.
+        Whole rows of blocks, in order, about 2 MB or one row of blocks. The strip after the next overwrites the array; in turns,
+        the next does.
 
     Raises
     ------
@@ -332,7 +337,8 @@ def strips(source: Band | str, indexes: int | Sequence[int] | None = None) -> It
     if indexes is None:
         indexes = source.index if isinstance(source, Band) else 1
     flat = isinstance(indexes, int)
-    planes = _strips(href, source if isinstance(source, Band) else None, [indexes] if isinstance(indexes, int) else list(indexes))
+    band = source if isinstance(source, Band) else None
+    planes = _strips(href, band, [indexes] if isinstance(indexes, int) else list(indexes), turn)
     return ((row, values[0] if flat else values) for row, values in planes)
 
 
@@ -341,7 +347,8 @@ def strip_rows(height: int, row_bytes: int, block_height: int) -> int:
     return min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
 
 
-def _strips(href: str, band: Band | None, indexes: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _strips(href: str, band: Band | None, indexes: list[int], turn: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    first, step = turn
     dataset = open_dataset(href)
     try:
         if band is not None:
@@ -351,14 +358,14 @@ def _strips(href: str, band: Band | None, indexes: list[int]) -> Iterator[tuple[
         block_height = dataset.block_shapes[0][0]
         row_bytes = width * len(indexes) * dtype.itemsize
         rows = strip_rows(height, row_bytes, block_height)
-        # Two in turn, so that a strip can be worked on while the next is read.
-        buffers = np.empty((2, len(indexes) * rows * width), dtype)
+        # Two where one reads, so that a strip can be worked on while the next is read.
+        buffers = np.empty((2 if step == 1 else 1, len(indexes) * rows * width), dtype)
         kept = 0
-        for number, row in enumerate(range(0, height, rows)):
+        for number, row in enumerate(range(first * rows, height, step * rows)):
             count = min(rows, height - row)
             # The front of the buffer, so that a lower last strip is contiguous too.
-            values = buffers[number % 2, : len(indexes) * count * width].reshape(len(indexes), count, width)
-            if kept > KEPT_BYTES:
+            values = buffers[number % len(buffers), : len(indexes) * count * width].reshape(len(indexes), count, width)
+            if kept > KEPT_BYTES // step:
                 dataset.close()
                 dataset, kept = open_dataset(href), 0
             with reading(href, dataset):
