@@ -22,15 +22,18 @@ _HOMES = {
     "QualityClass": "xchip.quality",
     "SensorProfile": "xchip.sensors",
     "StorageOptions": "xchip.archive.storage",
+    "batches": "xchip.export.batches",
     "build_index": "xchip.archive.run",
     "chip_sums": "xchip.stats",
     "explain_items": "xchip.archive.explain",
     "index_items": "xchip.archive.build",
     "merge_indexes": "xchip.archive.merge",
+    "open_chips": "xchip.export.chips",
     "open_index": "xchip.archive.read",
     "plot": "xchip.plotting",
-    "preview": "xchip.plotting",
+    "preview": "xchip.sheets",
     "read_index": "xchip.archive.read",
+    "search": "xchip.stac.search",
     "stack": "xchip.stac.stack",
     "stitch": "xchip.stitching",
     "write_index": "xchip.archive.parquet",
@@ -46,16 +49,19 @@ __all__ = [
     "QualityClass",
     "SensorProfile",
     "StorageOptions",
+    "batches",
     "build_index",
     "chip_sums",
     "explain_items",
     "index_items",
     "merge_indexes",
+    "open_chips",
     "open_index",
     "plot",
     "preview",
     "quality",
     "read_index",
+    "search",
     "sensors",
     "stack",
     "stitch",
@@ -73,11 +79,15 @@ if TYPE_CHECKING:
     from xchip.archive.run import build_index
     from xchip.archive.storage import StorageOptions
     from xchip.explanation import Explanation
+    from xchip.export.batches import batches
+    from xchip.export.chips import open_chips
     from xchip.grid import ChipGrid, PixelGrid
-    from xchip.plotting import plot, preview
+    from xchip.plotting import plot
     from xchip.quality import QualityClass
     from xchip.sensors import SensorProfile
+    from xchip.sheets import preview
     from xchip.stac.scene import ItemError
+    from xchip.stac.search import search
     from xchip.stac.stack import stack
     from xchip.stats import chip_sums
     from xchip.stitching import stitch

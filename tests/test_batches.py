@@ -1,0 +1,324 @@
+"""Batches: each chip once however work is split, the same order from the same seed, the rest after an interruption."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from chip_making import write_aerial, write_landsat, write_sentinel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers import RangeServer
+
+import xchip
+from xchip.export.batches import batches
+from xchip.export.cache import SharedCache
+from xchip.export.chips import ChipTable, chip_source, open_chips
+from xchip.stac.pool import POOL
+
+BANDS = ["red", "nir"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("batches")
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> pd.DataFrame:
+    """Chips of four items, three products and four CRSs, in random order."""
+    items = [*write_sentinel(folder), write_landsat(folder)]
+    parts = [xchip.index_items(some, 64).compute() for some in (items, write_aerial(folder))]
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.sample(len(rows), random_state=1).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def table(rows: pd.DataFrame) -> ChipTable:
+    """The same, in small super-tiles."""
+    table = chip_source(rows, BANDS)
+    return replace(table, reader=replace(table.reader, tile=(128, 128)))
+
+
+@pytest.fixture(scope="module")
+def pixels(rows: pd.DataFrame) -> xr.Dataset:
+    """All chips, by id."""
+    chips = open_chips(rows, BANDS).compute()
+    return chips.set_index(chip="chip_id")
+
+
+def ids(found: Any) -> list[list[str]]:
+    return [batch["chip_id"].values.tolist() for batch in found]
+
+
+def flat(lists: list[list[str]]) -> list[str]:
+    return [name for names in lists for name in names]
+
+
+def check(batch: xr.Dataset, pixels: xr.Dataset) -> None:
+    expected = pixels.sel(chip=batch["chip_id"].values)
+    for name in (*BANDS, "item_id", "proj_top", "datetime"):
+        np.testing.assert_array_equal(batch[name].values, expected[name].values)
+
+
+def test_batches_are_chips_in_memory(rows: pd.DataFrame, pixels: xr.Dataset) -> None:
+    found = batches(rows, 32, BANDS)
+    n = len(found)
+    loaded = list(found)
+    assert len(loaded) == n == -(-len(rows) // 32)
+    for batch in loaded:
+        assert isinstance(batch["red"].data, np.ndarray)
+        assert set(batch.coords) == set(open_chips(rows, BANDS).coords)
+        check(batch, pixels)
+    assert sorted(flat(ids(loaded))) == sorted(rows["chip_id"])
+    assert len(found) == 0
+
+
+@settings(max_examples=20)
+@given(
+    st.integers(1, 50),
+    st.booleans(),
+    st.integers(1, 400),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.sampled_from([(64, 64), (2048, 100)]),
+)
+def test_pixels_do_not_depend_on_how_they_are_read(
+    table: ChipTable, pixels: xr.Dataset, size: int, shuffle: bool, buffer: int, threads: int, prefetch: int, tile: Any
+) -> None:
+    some = replace(table, reader=replace(table.reader, tile=tile))
+    loaded = list(batches(some, size, shuffle=shuffle, buffer=buffer, threads=threads, prefetch=prefetch, seed=size))
+    assert sorted(flat(ids(loaded))) == sorted(pixels["chip"].values.tolist())
+    for batch in loaded[:2] + loaded[-2:]:
+        check(batch, pixels)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_workers_and_ranks_share_an_epoch(table: ChipTable, rows: pd.DataFrame, workers: int, ranks: int, shuffle: bool) -> None:
+    parts = [
+        batches(table, 16, rank=rank, world_size=ranks, worker=worker, workers=workers, seed=3, buffer=20, shuffle=shuffle)
+        for rank in range(ranks)
+        for worker in range(workers)
+    ]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    given_out = [flat(ids(part)) for part in parts]
+    assert sorted(flat(given_out)) == sorted(rows["chip_id"])
+    assert max(map(len, given_out)) - min(map(len, given_out)) <= 1
+    even = [
+        batches(table, 16, rank=rank, world_size=ranks, worker=worker, workers=workers, seed=3, drop_last=True, shuffle=shuffle)
+        for rank in range(ranks)
+        for worker in range(workers)
+    ]
+    assert len({len(part) for part in even}) == 1
+    full = [ids(part) for part in even]
+    assert all(len(batch) == 16 for part in full for batch in part)
+    n = len(rows)
+    assert n - sum(map(len, full)) * 16 < ranks * workers * 17
+    assert len({name for part in full for batch in part for name in batch}) == sum(map(len, full)) * 16
+
+
+def test_the_order_is_that_of_the_seed(table: ChipTable) -> None:
+    orders = [ids(batches(table, 16, seed=seed, epoch=epoch, threads=threads)) for seed, epoch, threads in ((1, 0, 1), (1, 0, 4))]
+    assert orders[0] == orders[1]
+    assert ids(batches(table, 16, seed=1, epoch=1)) != orders[0] != ids(batches(table, 16, seed=2))
+
+
+def test_without_shuffling_it_is_that_of_the_rows(rows: pd.DataFrame, table: ChipTable, pixels: xr.Dataset) -> None:
+    loaded = list(batches(table, 20, shuffle=False, buffer=33))
+    assert flat(ids(loaded)) == rows["chip_id"].tolist()
+    for batch in loaded:
+        check(batch, pixels)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_interrupted_epoch_goes_on_with_what_was_left(table: ChipTable, pixels: xr.Dataset, shuffle: bool) -> None:
+    options: dict[str, Any] = {"seed": 5, "buffer": 30, "shuffle": shuffle, "world_size": 2, "rank": 1}
+    whole = ids(batches(table, 10, **options))
+    for stop in range(0, len(whole) + 1, 2):
+        with batches(table, 10, **options) as interrupted:
+            for _ in range(stop):
+                next(interrupted)
+            state = json.loads(json.dumps(interrupted.state()))
+        with pytest.raises(StopIteration):
+            next(interrupted)
+        rest = batches(table, 10, **options, start=state)
+        assert len(rest) == len(whole) - stop
+        loaded = list(rest)
+        assert ids(loaded) == whole[stop:]
+        for batch in loaded[:1]:
+            check(batch, pixels)
+    assert ids(batches(table, 10, **options, start=2)) == whole[2:]
+
+
+def test_a_state_of_another_epoch_is_refused(table: ChipTable) -> None:
+    state = batches(table, 10, seed=5).state()
+    with pytest.raises(
+        ValueError, match=r"start= is the state of another epoch: it has {'batch_size': 10, 'seed': 5}, this call"
+    ):
+        batches(table, 11, seed=6, start=state)
+    with pytest.raises(ValueError, match=r"start is a number of batches from 0 to \d+, got 99999"):
+        batches(table, 10, start=99999)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is a whole number from 1 on, got 0"),
+        ({"buffer": 0}, "buffer is a whole number from 1 on"),
+        ({"rank": 2, "world_size": 2}, "rank is a whole number from 0 to 1, got 2"),
+        ({"worker": -1}, "worker is a whole number from 0 to 0, got -1"),
+        ({"prefetch": -1}, "prefetch is a whole number from 0 on"),
+    ],
+)
+def test_numbers_out_of_range(table: ChipTable, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        batches(table, **options)
+
+
+def test_plain_arrays(table: ChipTable, rows: pd.DataFrame, pixels: xr.Dataset) -> None:
+    found = batches(table, 16)
+    positions, (array,) = found.next_pixels()
+    assert array.shape == (16, 2, 64, 64)
+    expected = pixels.sel(chip=rows["chip_id"].to_numpy()[positions])
+    for number, name in enumerate(BANDS):
+        np.testing.assert_array_equal(array[:, number], expected[name])
+    found.close()
+    (array,) = table.read([3, 1])
+    np.testing.assert_array_equal(array[1, 1], pixels["nir"].sel(chip=rows["chip_id"][1]))
+    several = chip_source(rows[rows["item_id"] == "synthetic-0"], ["red", "scl", "nir"])
+    assert several.reader.layout.groups == ((0, 2), (1,))
+    batch = batches(several, 8).next_pixels()
+    assert [(array.shape, array.dtype) for array in batch.arrays] == [((8, 2, 64, 64), np.uint16), ((8, 1, 64, 64), np.uint8)]
+
+
+def test_bands_that_a_sensor_lacks_are_filled(rows: pd.DataFrame) -> None:
+    for batch in batches(rows, 50):
+        lacking = batch["item_id"].values != "aerial-1"
+        assert (batch["blue"].values[batch["item_id"].values == "landsat-1"] == 0).all()
+        assert (batch["nir08"].values[~lacking] == 0).all()
+
+
+def test_a_failure_names_item_and_asset_and_is_not_the_end(folder: Path) -> None:
+    path = write_landsat(folder, "failing", seed=3)
+    rows = xchip.index_items(path, 64).compute()
+    POOL.clear()
+    (folder / "failing_red.tif").unlink()
+    found = batches(rows, 8, BANDS)
+    for _ in range(2):
+        with pytest.raises(xchip.ItemError, match=r"item 'failing': asset 'red': can't read .*failing_red.tif"):
+            next(found)
+
+
+def test_reading_ahead_ends_with_the_iterator(table: ChipTable) -> None:
+    def threads() -> int:
+        return sum(thread.name.startswith("xchip-batches") for thread in threading.enumerate())
+
+    before = threads()
+    found: Iterator[xr.Dataset] = batches(table, 8, threads=3)
+    assert threads() == before, "nothing begins before the first batch is asked for"
+    next(found)
+    assert threads() > before
+    del found
+    assert threads() == before
+    with batches(table, 8) as found:
+        next(found)
+    assert threads() == before
+
+
+def test_bytes_come_once_over_http(tmp_path: Path) -> None:
+    (path,) = write_sentinel(tmp_path, 1)
+    files = sum((path.parent / name).stat().st_size for name in ("B04.tif", "B08.tif"))
+    rows = xchip.index_items(path, 64).compute()
+    with RangeServer(tmp_path) as server:
+        rows["item_href"] = f"{server.url}/{path.parent.name}/{path.name}"
+        local = chip_source(xchip.index_items(path, 64).compute(), BANDS)
+        expected = {batch["chip_id"].values[0]: batch["red"].values[0] for batch in batches(local, 1)}
+        found = batches(rows, 16, BANDS)
+        for batch in found:
+            for name, red in zip(batch["chip_id"].values, batch["red"].values, strict=True):
+                np.testing.assert_array_equal(red, expected[name])
+        assert server.sent < 1.2 * files + 100_000
+        assert len(server.requests) < 0.5 * len(rows)
+
+
+def test_on_a_cluster(table: ChipTable, pixels: xr.Dataset) -> None:
+    from distributed import Client, LocalCluster
+
+    expected = ids(batches(table, 16, seed=2))
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        loaded = list(batches(table, 16, seed=2, client=client))
+        assert ids(loaded) == expected
+        for batch in loaded:
+            check(batch, pixels)
+        with batches(table, 16, client=client) as interrupted:
+            next(interrupted)
+
+
+def _read_in_child(table: ChipTable) -> tuple[list[str], int]:
+    loaded = list(batches(table, 16, seed=2))
+    return flat(ids(loaded)), int(table.read([3])[0].sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_in_the_processes_of_a_data_loader(table: ChipTable, method: str) -> None:
+    expected = _read_in_child(table)  # the parent has open files, threads and caches by now
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        assert pool.submit(_read_in_child, table).result(timeout=60) == expected
+
+
+# The cache that threads share
+
+
+def test_values_are_made_once() -> None:
+    cache: SharedCache[int] = SharedCache(100, cost=lambda value: 1)
+    made: list[int] = []
+    go = threading.Barrier(8)
+
+    def ask() -> None:
+        go.wait()
+        for key in range(20):
+            assert cache.get(key, lambda key=key: made.append(key) or key) == key  # type: ignore[func-returns-value, misc]
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == list(range(20))
+
+
+def test_the_least_recently_used_go_first() -> None:
+    cache: SharedCache[int] = SharedCache(10, cost=lambda value: value)
+    for value in (4, 5, 1):
+        cache.get(value, lambda value=value: value)  # type: ignore[misc]
+    cache.get(4, lambda: 0)
+    cache.get(3, lambda: 3)
+    assert cache.held == 8
+    assert cache.get(4, lambda: 0) == 4
+    assert cache.get(5, lambda: 99) == 99, "it was forgotten"
+
+
+def test_a_value_that_could_not_be_made_is_tried_again() -> None:
+    cache: SharedCache[int] = SharedCache(10, cost=lambda value: 1)
+
+    def fail() -> int:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        cache.get("a", fail)
+    assert cache.get("a", lambda: 3) == 3

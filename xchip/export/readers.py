@@ -1,0 +1,84 @@
+"""Who reads the chips of batches: threads of this process, or a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from xchip.export.pixels import ChipReader, Planes
+from xchip.export.rows import ChipRows
+
+
+class Readers(Protocol):
+    """Reads units of chips, several at a time."""
+
+    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> Any:
+        """Begin to read neighbouring chips of one item into ``out``: the planes of each chip, one a band."""
+
+    def finish(self, job: Any) -> None:
+        """Wait until a job is done; raises what went wrong in it."""
+
+    def stop(self) -> None:
+        """Give up what has not been finished."""
+
+
+class ThreadReaders:
+    """Threads: one file of a unit each, straight into the batches."""
+
+    def __init__(self, threads: int, *, keep: bool) -> None:
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="xchip-batches")
+
+    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> list[Future[None]]:
+        """See `Readers`."""
+        files = reader.kinds[rows.items[0].kind].files
+        absent = tuple(sorted(set(range(len(reader.bands))) - {number for file in files for number in file}))
+        return [
+            self._pool.submit(
+                reader.read_unit, rows, file, [[planes[number] for number in file] for planes in out], keep=self._keep
+            )
+            for file in (*files, absent)
+            if file
+        ]
+
+    def finish(self, job: list[Future[None]]) -> None:
+        """See `Readers`."""
+        for file in job:
+            file.result()
+
+    def stop(self) -> None:
+        """See `Readers`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class ClusterReaders:
+    """Workers of a Dask cluster: a unit each; its pixels come back over the network."""
+
+    def __init__(self, client: Any, *, keep: bool) -> None:
+        self._client, self._keep = client, keep
+        self._running: dict[int, Any] = {}
+
+    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> tuple[Any, Sequence[Planes]]:
+        """See `Readers`."""
+        future = self._client.submit(_read, reader.only(rows), rows, self._keep, pure=False)
+        self._running[id(future)] = future
+        return future, out
+
+    def finish(self, job: tuple[Any, Sequence[Planes]]) -> None:
+        """See `Readers`."""
+        future, out = job
+        for number, chips in enumerate(future.result()):
+            for planes, chip in zip(out, chips, strict=True):
+                planes[number][...] = chip
+        del self._running[id(future)]
+
+    def stop(self) -> None:
+        """See `Readers`."""
+        self._client.cancel(list(self._running.values()))
+
+
+def _read(reader: ChipReader, rows: ChipRows, keep: bool) -> list[np.ndarray]:
+    return reader.read(rows, range(len(reader.bands)), keep=keep)
