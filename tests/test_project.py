@@ -22,11 +22,11 @@ LAYERS = (
     (
         "core",
         "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display "
-        "placement blend stitching mapping explanation",
+        "placement blend stitching mapping explanation moments",
     ),
     ("table", "index explain"),
     ("face", "accessor"),
-    ("edges", "stac archive export picture plotting progress"),
+    ("edges", "stac archive export picture cells palette axes plotting sheets progress selection"),
     ("recipes", "processors"),
     ("entry", "cli demo testing _landscape"),
 )

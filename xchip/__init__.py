@@ -14,17 +14,22 @@ from xchip import accessor  # noqa: F401  registers .chips
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BandStats": "xchip.export.stats_values",
     "BuildReport": "xchip.archive.report",
+    "ChipDataset": "xchip.export.torch_data",
     "ChipGrid": "xchip.grid",
     "Explanation": "xchip.explanation",
     "ItemError": "xchip.stac.scene",
+    "IterableChipDataset": "xchip.export.torch_data",
     "PixelGrid": "xchip.grid",
     "QualityClass": "xchip.quality",
     "SensorProfile": "xchip.sensors",
     "StorageOptions": "xchip.archive.storage",
+    "band_stats": "xchip.export.band_stats",
     "batches": "xchip.export.batches",
     "build_index": "xchip.archive.run",
     "chip_sums": "xchip.stats",
+    "clay_batch": "xchip.export.torch_data",
     "explain_items": "xchip.archive.explain",
     "index_items": "xchip.archive.build",
     "merge_indexes": "xchip.archive.merge",
@@ -41,17 +46,22 @@ _HOMES = {
 _MODULES = ("quality", "sensors", "testing")
 
 __all__ = [
+    "BandStats",
     "BuildReport",
+    "ChipDataset",
     "ChipGrid",
     "Explanation",
     "ItemError",
+    "IterableChipDataset",
     "PixelGrid",
     "QualityClass",
     "SensorProfile",
     "StorageOptions",
+    "band_stats",
     "batches",
     "build_index",
     "chip_sums",
+    "clay_batch",
     "explain_items",
     "index_items",
     "merge_indexes",
@@ -79,8 +89,11 @@ if TYPE_CHECKING:
     from xchip.archive.run import build_index
     from xchip.archive.storage import StorageOptions
     from xchip.explanation import Explanation
+    from xchip.export.band_stats import band_stats
     from xchip.export.batches import batches
     from xchip.export.chips import open_chips
+    from xchip.export.stats_values import BandStats
+    from xchip.export.torch_data import ChipDataset, IterableChipDataset, clay_batch
     from xchip.grid import ChipGrid, PixelGrid
     from xchip.plotting import plot
     from xchip.quality import QualityClass
