@@ -18,24 +18,31 @@ _HOMES = {
     "BuildReport": "xchip.archive.report",
     "ChipDataset": "xchip.export.torch_data",
     "ChipGrid": "xchip.grid",
+    "Cubes": "xchip.export.cubes",
     "Explanation": "xchip.explanation",
+    "ExportReport": "xchip.export.report",
+    "GeoTiffs": "xchip.export.geotiffs",
     "ItemError": "xchip.stac.scene",
     "IterableChipDataset": "xchip.export.torch_data",
     "PixelGrid": "xchip.grid",
     "QualityClass": "xchip.quality",
     "SensorProfile": "xchip.sensors",
+    "Shards": "xchip.export.shards",
     "StorageOptions": "xchip.archive.storage",
+    "ZarrStore": "xchip.export.zarr_store",
     "band_stats": "xchip.export.band_stats",
     "batches": "xchip.export.batches",
     "build_index": "xchip.archive.run",
     "chip_sums": "xchip.stats",
     "clay_batch": "xchip.export.torch_data",
     "explain_items": "xchip.archive.explain",
+    "export_chips": "xchip.export.exports",
     "index_items": "xchip.archive.build",
     "merge_indexes": "xchip.archive.merge",
     "open_chips": "xchip.export.chips",
     "open_index": "xchip.archive.read",
     "plot": "xchip.plotting",
+    "prechip": "xchip.export.exports",
     "preview": "xchip.sheets",
     "read_index": "xchip.archive.read",
     "search": "xchip.stac.search",
@@ -50,24 +57,31 @@ __all__ = [
     "BuildReport",
     "ChipDataset",
     "ChipGrid",
+    "Cubes",
     "Explanation",
+    "ExportReport",
+    "GeoTiffs",
     "ItemError",
     "IterableChipDataset",
     "PixelGrid",
     "QualityClass",
     "SensorProfile",
+    "Shards",
     "StorageOptions",
+    "ZarrStore",
     "band_stats",
     "batches",
     "build_index",
     "chip_sums",
     "clay_batch",
     "explain_items",
+    "export_chips",
     "index_items",
     "merge_indexes",
     "open_chips",
     "open_index",
     "plot",
+    "prechip",
     "preview",
     "quality",
     "read_index",
@@ -92,8 +106,14 @@ if TYPE_CHECKING:
     from xchip.export.band_stats import band_stats
     from xchip.export.batches import batches
     from xchip.export.chips import open_chips
+    from xchip.export.cubes import Cubes
+    from xchip.export.exports import export_chips, prechip
+    from xchip.export.geotiffs import GeoTiffs
+    from xchip.export.report import ExportReport
+    from xchip.export.shards import Shards
     from xchip.export.stats_values import BandStats
     from xchip.export.torch_data import ChipDataset, IterableChipDataset, clay_batch
+    from xchip.export.zarr_store import ZarrStore
     from xchip.grid import ChipGrid, PixelGrid
     from xchip.plotting import plot
     from xchip.quality import QualityClass

@@ -42,7 +42,7 @@ def local_cluster(workers: int, *, memory_limit: Any = "auto") -> Iterator[distr
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: the usual one may be taken
             memory_limit=memory_limit,
         ) as cluster,
         Client(cluster) as client,

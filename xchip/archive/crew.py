@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +24,7 @@ class Crew(Protocol):
         """How many tasks can be worked on now."""
 
     def submit(self, *task: Any) -> Any:
-        """A future of ``index_one(*task)``."""
+        """A future of ``index_one(*task)``, or of what the crew was made for."""
 
     def give_up(self, futures: list[Any]) -> list[Any]:
         """Begin none of these that has not begun; those that are finished, or soon will be."""
@@ -54,8 +54,8 @@ class Cluster:
     ASKED_EVERY = 5.0
     """Seconds between two questions of how large the cluster is."""
 
-    def __init__(self, client: distributed.Client) -> None:
-        self._client = client
+    def __init__(self, client: distributed.Client, function: Callable[..., Any] = index_one) -> None:
+        self._client, self._function = client, function
         self._asked, self._slots = float("-inf"), 1
 
     def slots(self) -> int:
@@ -65,7 +65,7 @@ class Cluster:
         return self._slots
 
     def submit(self, *task: Any) -> Any:
-        return self._client.submit(index_one, *task, pure=False)
+        return self._client.submit(self._function, *task, pure=False)
 
     def give_up(self, futures: list[Any]) -> list[Any]:
         # The cluster may be gone, so nothing is waited for: a part that is written all the same is found by the next run.

@@ -101,8 +101,21 @@ def fingerprint_of(item: Mapping[str, Any]) -> str:
     >>> fingerprint_of(item) == fingerprint_of(again) != fingerprint_of(item | {"id": "b"})
     True
     """
-    text = json.dumps(unsigned_item(item) | {"links": []}, sort_keys=True, separators=(",", ":"), default=str)
+    plain = unsigned_item(item) | {"links": []}
+    plain.pop(FINGERPRINT, None)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+FINGERPRINT = "xchip:fingerprint"
+"""Member of an item that an archive keeps in another form than it was given, because its files were brought into the archive, say:
+the fingerprint of the item as it was given."""
+
+
+def fingerprint_in_archive(item: Mapping[str, Any]) -> str:
+    """`fingerprint_of` what an archive's item was given as."""
+    origin = item.get(FINGERPRINT)
+    return origin if isinstance(origin, str) else fingerprint_of(item)
 
 
 def unsigned_item(item: Mapping[str, Any]) -> dict[str, Any]:

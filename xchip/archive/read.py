@@ -174,13 +174,23 @@ def rows_of(index: Any, columns: Sequence[str] | None = None, *, storage: Storag
     """
     if isinstance(index, str | os.PathLike | list | tuple):
         return as_frame(_read(index, None, None, columns, storage=storage or StorageOptions()))
-    known = index.column_names if hasattr(index, "column_names") else list(index.columns)
+    known = column_names(index)
     missing = [name for name in columns or () if name not in known]
     if missing:
-        raise ValueError(f"the index has no columns {missing}; it has {list(known)}")
+        raise ValueError(f"the index has no columns {missing}; it has {known}")
     return frame_of(
         index if columns is None else index.select(list(columns)) if hasattr(index, "select") else index[list(columns)]
     )
+
+
+def column_names(index: Any, *, storage: StorageOptions | None = None) -> list[str]:
+    """Names of the columns of whatever callers pass as ``index``, without its rows; see `rows_of`."""
+    if not isinstance(index, str | os.PathLike | list | tuple):
+        return [str(name) for name in (index.column_names if hasattr(index, "column_names") else index.columns)]
+    storage = storage or StorageOptions()
+    paths = [index] if isinstance(index, str | os.PathLike) else index
+    extra = _extra_of([list_files(each, storage) for each in paths], storage)
+    return list(dict.fromkeys([*form.arrow_schema().names, *extra.names]))
 
 
 def _read(path: Any, bbox: Any, filters: Any, columns: Any = None, **options: Any) -> Rows:
@@ -198,20 +208,23 @@ def _planned(
     if not paths:
         raise ValueError("no index given: the list of paths is empty")
     listings = [list_files(each, storage) for each in paths]
-
-    def extra_of(listing: Listing) -> pa.Schema:
-        """By the manifest, or the first file: the others have the same."""
-        if listing.parts is not None:
-            return listing.extra
-        return form.extra_columns(open_file(listing.pieces()[0], Query(storage=storage)).schema)
-
-    def extra() -> pa.Schema:
-        return pa.unify_schemas([extra_of(listing) for listing in listings], promote_options="permissive")
-
-    query = make_query(bbox, filters, columns, extra=extra, storage=storage, **options)
+    query = make_query(bbox, filters, columns, extra=partial(_extra_of, listings, storage), storage=storage, **options)
     listings = [listing.holding(query) for listing in listings]
     told = [listing.extra for listing in listings if listing.parts is not None]
     return listings, replace(query, schema=pa.unify_schemas([query.schema, *told]))
+
+
+def _extra_of(listings: Sequence[Listing], storage: StorageOptions) -> pa.Schema:
+    """Columns beyond the index's own: by the manifest, or the first file, whose columns the others have."""
+    import pyarrow as pa
+
+    schemas = [
+        listing.extra
+        if listing.parts is not None
+        else form.extra_columns(open_file(listing.pieces()[0], Query(storage=storage)).schema)
+        for listing in listings
+    ]
+    return pa.unify_schemas(schemas, promote_options="permissive")
 
 
 def _checked_size(chip_size: Any) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
+
+from xchip.display import accessor_html
 
 SHOWN = 10
 """Failures that are printed; all are in the table."""
@@ -38,20 +39,12 @@ class BuildReport:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:right'>{value:,}</td></tr>"
-            for name, value in (
-                ("indexed", self.done),
-                ("chips", self.rows),
-                ("skipped", self.skipped),
-                ("failed", self.failed),
-            )
-        )
-        rows = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(value))}</td>" for value in row) + "</tr>"
-            for row in self.failures[["item_id", "error", "message", "attempts"]].head(SHOWN).itertuples(index=False)
-        )
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("item_id", "error", "message", "attempts"))
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if self.failed else ""
-        more = f"<p>and {self.failed - SHOWN:,} more in <code>.failures</code></p>" if self.failed > SHOWN else ""
-        return f"<div><strong>{escape(self.path)}</strong><table>{cells}</table>{table}{more}</div>"
+        counts = {"indexed": self.done, "chips": self.rows, "skipped": self.skipped, "failed": self.failed}
+        facts = [("archive", self.path), *((name, f"{count:,}") for name, count in counts.items())]
+        facts.append(("time", f"{self.seconds:.0f} s"))
+        columns = ["item_id", "error", "message", "attempts"]
+        shown = self.failures[columns].head(SHOWN)
+        if self.failed > len(shown):
+            facts.append(("failures", f"the first {len(shown)} are below; .failures has all"))
+        table = (columns, shown.itertuples(index=False)) if len(shown) else None
+        return accessor_html("xchip.BuildReport", facts, table=table)

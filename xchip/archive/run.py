@@ -24,7 +24,7 @@ from xchip.archive.manifest import write_manifest
 from xchip.archive.report import BuildReport
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
-from xchip.archive.task import ArchiveError, Job, identity_of
+from xchip.archive.task import ArchiveError, Job, Prepare, identity_of
 from xchip.grid import Anchor, ChipGrid, Edge
 from xchip.index import Limits
 from xchip.progress import LOGGER, Progress
@@ -57,6 +57,7 @@ def build_index(
     workers: int | None = None,
     attempts: int = 5,
     retry_failed: bool = True,
+    prepare: Prepare | None = None,
     progress: bool | TextIO = True,
     **limits: float | None,
 ) -> BuildReport:
@@ -87,6 +88,8 @@ def build_index(
         How often an item is tried while what goes wrong looks as if it will pass: timeouts, busy servers, broken connections.
     retry_failed
         Whether to try again what failed in earlier runs. If not, it is counted as failed.
+    prepare
+        Called with each item that is to be done, by the task that indexes it, before that; see `xchip.archive.task.Prepare`.
     progress
         True: a bar on a terminal or in a notebook, lines in the log "xchip" elsewhere. A stream: there. False: nothing.
 
@@ -124,14 +127,27 @@ def build_index(
     recipe = Recipe(size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     parameters = parameters_of_recipe(recipe)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), storage or StorageOptions())
-    job = Job(recipe, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)))
+    job = Job(recipe, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)
     start = time.monotonic()
-    claim(store, parameters)
+    _claim(store, parameters)
     stream = None if isinstance(progress, bool) else progress
     with client_of(client) as cluster, crew_of(cluster, workers) as crew:
         build = _Build(job, crew, retry_failed, None if progress is False else Progress(_count(items), "indexed", stream=stream))
         build.run(items)
     return build.report(time.monotonic() - start)
+
+
+def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
+    """`claim`; where the archive can't be reached or written the error names it."""
+    try:
+        claim(store, parameters)
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # without credentials, s3fs raises what is no OSError
+        way_out = "check where it is, your credentials and your rights"
+        raise ArchiveError(
+            f"can't write the archive {store.path()!r}: {str(error) or type(error).__name__}; {way_out}"
+        ) from error
 
 
 def parameters_of_recipe(recipe: Recipe) -> dict[str, Any]:

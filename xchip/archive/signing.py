@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 Signer = Callable[[str], str]
 """href -> href that may be read now; it must be picklable. One that keeps signatures may have a method ``renew()``."""
 
 PLANETARY_COMPUTER = "planetary-computer"
+_BLOB_STORAGE = ".blob.core.windows.net"
 
 _V4 = ("algorithm", "credential", "date", "expires", "signedheaders", "signature", "security-token", "content-sha256")
 _AMAZON = frozenset(f"x-amz-{name}" for name in _V4)
@@ -70,6 +72,8 @@ def signed(href: str, signer: Signer | str | None) -> str:
     if signer is None:
         return href
     if signer == PLANETARY_COMPUTER:
+        if not (urlsplit(href).hostname or "").endswith(_BLOB_STORAGE):
+            return href  # the package signs nothing else, so it is not needed for other catalogues' files
         # An item that was signed when it was found has a signature of that time, and the package would leave it as it is.
         bare = unsigned_href(href)
         answer = str(_planetary_computer().sign_url(bare))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -89,6 +90,24 @@ class Store:
             os.replace(aside, target)
         finally:
             aside.unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A path of this machine to write a large file to; at the end of the block it becomes ``name``, or goes if that raises."""
+        if self.is_local:
+            target = self.local(name)
+            aside = self._aside(target)
+            try:
+                yield aside
+                os.replace(aside, target)
+            finally:
+                aside.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryDirectory(prefix="xchip-") as folder:
+            aside = Path(folder) / "file"
+            yield aside
+            fs, path = self.filesystem(name)
+            fs.put_file(str(aside), path)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file unless there is one; whether this call wrote it. Of several at once, one does."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from xchip.archive.build import Recipe, index_part, understand_for_index
-from xchip.archive.failures import GivenUp, attempts_in, insistently, retrying
+from xchip.archive.failures import Event, GivenUp, Outcome, attempts_in, insistently, retrying
 from xchip.archive.layout import item_name, part_name
-from xchip.archive.ledger import Part, Record, now, unsigned_item
+from xchip.archive.ledger import FINGERPRINT, Part, Record, fingerprint_of, now, unsigned_item
 from xchip.archive.manifest import record_of_part
 from xchip.archive.parquet import bounds_of, index_bytes
 from xchip.archive.storage import StorageOptions, header_reader, signed_scene
@@ -22,6 +24,16 @@ class ArchiveError(OSError):
     """The archive itself can't be written: no item would fare better than the one that found out."""
 
 
+class Prepare(Protocol):
+    """Brings an item's files into the archive before it is indexed; it travels to the workers."""
+
+    def __call__(self, item: dict[str, Any], store: Store, attempts: int) -> Outcome[dict[str, Any]]:
+        """The item as it is to be indexed and kept, and what went wrong before; `GivenUp` if it can't be had.
+
+        `ArchiveError` where the archive can't be written. What is there already is not done again.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What all tasks of a run share; it travels to the workers."""
@@ -32,6 +44,8 @@ class Job:
     attempts: int
     parameters: str
     """Hash of the parameters that rows depend on; a part bears it."""
+    prepare: Prepare | None = None
+    """What is done with an item first."""
 
 
 def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_there: bool, job: Job) -> Record:
@@ -58,13 +72,16 @@ def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_t
         part = part_that_is_there(job.store, *key, fingerprint, job.parameters)
         if part is not None:
             return Record("done", *key, fingerprint, now(), 0, part=part)
+    before: tuple[Event, ...] = ()
     try:
+        if job.prepare is not None:
+            item, before = job.prepare(item, job.store, job.attempts)
         rows, tries = retrying(lambda signing: rows_of_item(item, href, job.recipe, signing), job.pixels, attempts=job.attempts)
     except GivenUp as failure:
-        history = tuple(event.to_dict() for event in failure.history)
+        history = tuple(event.to_dict() for event in (*before, *failure.history))
         last = failure.history[-1]
         return Record("failed", *key, fingerprint, now(), attempts_in(failure.history), history, last.error, last.message)
-    history = tuple(event.to_dict() for event in tries)
+    history = tuple(event.to_dict() for event in (*before, *tries))
     part = _store(item, rows, fingerprint, job)
     return Record("done", *key, fingerprint, now(), attempts_in(tries) + 1, history, part=part)
 
@@ -97,7 +114,11 @@ def _store(item: dict[str, Any], rows: IndexRows, fingerprint: str, job: Job) ->
     item_href = item_name(collection, item_id)
     shared = {"collection": collection, "item_id": item_id, "item_href": item_href}
     content = index_bytes([rows], more={"fingerprint": fingerprint, "job": job.parameters, "item": shared})
-    plain = json.dumps(unsigned_item(item), separators=(",", ":"), default=str)
+    kept = _portable(unsigned_item(item), job.store.path(item_href))
+    kept.pop(FINGERPRINT, None)  # of another archive
+    if fingerprint_of(kept) != fingerprint:
+        kept[FINGERPRINT] = fingerprint
+    plain = json.dumps(kept, separators=(",", ":"), default=str)
     name = part_name(collection, item_id)
     try:
         insistently(lambda: job.store.write(item_href, plain.encode()))
@@ -113,6 +134,17 @@ def _store(item: dict[str, Any], rows: IndexRows, fingerprint: str, job: Job) ->
         rows=len(rows),
         size=len(content),
     )
+
+
+def _portable(item: dict[str, Any], href: str) -> dict[str, Any]:
+    """The item with relative hrefs for files that lie beside its JSON, so that an archive may be copied elsewhere."""
+    beside = posixpath.dirname(href) + "/"
+
+    def portable(asset: Any) -> Any:
+        own = asset.get("href") if isinstance(asset, Mapping) else None
+        return {**asset, "href": f"./{own[len(beside) :]}"} if isinstance(own, str) and own.startswith(beside) else asset
+
+    return {**item, "assets": {key: portable(asset) for key, asset in item["assets"].items()}}
 
 
 def _first(rows: IndexRows, column: str) -> Any:

@@ -18,7 +18,7 @@ from xchip.archive.build import Recipe, understand_for_index
 from xchip.archive.failures import GivenUp, retrying
 from xchip.archive.inspect import archive_at, contents_of
 from xchip.archive.layout import INDEX, PART
-from xchip.archive.ledger import fingerprint_of, parameters_of
+from xchip.archive.ledger import fingerprint_in_archive, parameters_of
 from xchip.archive.manifest import record_of_part
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
@@ -202,7 +202,7 @@ class _Check:
         except (OSError, ValueError) as error:
             yield f"its item {href!r} can't be read: {error}"
             return
-        if fingerprint_of(item) != row["fingerprint"]:
+        if fingerprint_in_archive(item) != row["fingerprint"]:
             yield f"its item {href!r} is another than it was made of; run the index again with the one that is right"
             return
         if self._recipe is None:

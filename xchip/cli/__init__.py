@@ -5,10 +5,13 @@ Libraries are imported inside the commands, so that ``xchip --help`` is as quick
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import click
 
 import xchip
-from xchip.cli import archive, demo, index, info
+from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, stats
 from xchip.cli.options import Commands
 
 
@@ -28,5 +31,16 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (demo.demo, info.info, index.index, archive.merge, archive.status, archive.verify):
+for command in (
+    demo.demo, info.info, index.index, export.prechip, export.export, stats.stats, archive.merge, archive.status, archive.verify,
+    look.plot, look.preview, select.sample, select.split, select.audit,
+):  # fmt: skip
     main.add_command(command)
+for command in (*processors.commands(), sample_places.sample_places, sample_places.linz_surveys):
+    main.add_command(command)
+
+
+def script() -> None:
+    """A command as a program of its own: ``xchip-landsat`` is ``xchip landsat``."""
+    name = Path(sys.argv[0]).stem.removeprefix("xchip-")
+    main([name, *sys.argv[1:]], prog_name="xchip")

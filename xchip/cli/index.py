@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -15,7 +12,8 @@ import click
 
 import xchip
 from xchip.cli.items import Source
-from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, Share, chained, storage_of
+from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, chained, storage_of
+from xchip.cli.running import cluster_of, handling, refuse_two_crews, share_of, share_options, take, worker_options
 
 grid_options = chained(
     click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
@@ -56,8 +54,7 @@ item_options = chained(
     click.option("--sortby", help="Such as eo:cloud_cover, or -eo:cloud_cover for the largest first."),
     click.option("--max-items", type=click.IntRange(1), help="Take the first so many that are found."),
     click.option("--limit", type=click.IntRange(1, 10_000), help="Items of a page of the API."),
-    click.option("--part", type=Share(), metavar="I/N", help="Do only the I-th of N parts of the work, counted from 0."),
-    click.option("--array", is_flag=True, help="Take the part from the variables of an AWS Batch array job."),
+    share_options,
 )  # fmt: skip
 
 access_options = chained(
@@ -73,12 +70,7 @@ access_options = chained(
 )
 
 run_options = chained(
-    click.option("--scheduler", metavar="ADDRESS", help="Work on the Dask cluster of this scheduler."),
-    click.option("--workers", type=click.IntRange(1), help="Work in so many processes of this machine."),
-    click.option(
-        "--threads", type=click.IntRange(1), help="Work on so many threads of one process.  [default: one a processor]",
-    ),
-    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="How often a file is tried."),
+    worker_options,
     click.option(
         "--resume/--no-resume", default=True, show_default=True, help="Go on where an earlier run ended; or refuse an archive.",
     ),
@@ -105,27 +97,22 @@ def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
     done are skipped, so to run again is to go on. With -o FILE.parquet all goes into one file, at once or not at all.
     """
     source = _source(options)
-    recipe = _take(options, "size stride edge anchor sensor quality max_nodata max_cloud max_shadow max_snow max_water")
-    recipe |= _take(options, "max_defective min_clear")
+    recipe = take(options, "size stride edge anchor sensor quality max_nodata max_cloud max_shadow max_snow max_water")
+    recipe |= take(options, "max_defective min_clear")
     if options["dry_run"]:
         _explain(source, recipe, options)
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output': where does the archive go?")
-    if sum(options[name] is not None for name in ("scheduler", "workers", "threads")) > 1:
-        raise click.UsageError("--scheduler, --workers and --threads exclude each other.")
+    refuse_two_crews(options)
     if output.endswith(".parquet"):
         _write_file(ctx, source, output, recipe, options)
     else:
         _build(ctx, source, output, recipe, options)
 
 
-def _take(options: dict[str, Any], names: str) -> dict[str, Any]:
-    return {name: options[name] for name in names.split()}
-
-
 def _source(options: dict[str, Any]) -> Source:
-    search = _take(options, "collections bbox intersects datetime query sortby max_items limit")
+    search = take(options, "collections bbox intersects datetime query sortby max_items limit")
     given = [name for name, value in search.items() if value]
     if given and options["api"] is None:
         option = {"collections": "collection"}.get(given[0], given[0]).replace("_", "-")
@@ -136,21 +123,7 @@ def _source(options: dict[str, Any]) -> Source:
         with open(options["intersects"], encoding="utf-8") as file:
             search["intersects"] = file.read()
     question = {name: value for name, value in search.items() if value}
-    return Source(options["items"], options["lists"], options["api"], question, _share(options))
-
-
-def _share(options: dict[str, Any]) -> tuple[int, int] | None:
-    if not options["array"]:
-        return options["part"]
-    if options["part"] is not None:
-        raise click.UsageError("--part and --array exclude each other.")
-    names = ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE")
-    values = [os.environ.get(name) for name in names]
-    missing = [name for name, value in zip(names, values, strict=True) if not value]
-    if missing:
-        raise click.UsageError(f"--array is for children of an AWS Batch array job, but {' and '.join(missing)} is not set.")
-    share: tuple[int, int] = Share().convert("/".join(map(str, values)), None, None)
-    return share
+    return Source(options["items"], options["lists"], options["api"], question, share_of(options))
 
 
 def _explain(source: Source, recipe: dict[str, Any], options: dict[str, Any]) -> None:
@@ -175,7 +148,7 @@ def _write_file(ctx: click.Context, source: Source, output: str, recipe: dict[st
     from xchip.progress import Progress, SceneTasks
 
     lazy = xchip.index_items(source.items(), recipe.pop("size"), **recipe)
-    with _cluster(options) as client:
+    with cluster_of(options) as client:
         if client is not None:
             path = xchip.write_index(lazy, output)
         else:
@@ -207,45 +180,12 @@ def _refuse_archive(output: str, storage: Any) -> None:
         raise ValueError(f"{output} is an archive already; give another -o, or leave out --no-resume to go on with it")
 
 
-@contextmanager
-def _cluster(options: dict[str, Any]) -> Iterator[Any]:
-    """A client of the cluster that was asked for; None for threads of this process."""
-    if options["scheduler"] is not None:
-        from distributed import Client
-
-        with Client(options["scheduler"]) as client:
-            yield client
-    elif options["workers"] is not None:
-        from xchip.archive.cluster import local_cluster
-
-        with ExitStack() as stack:
-            # A terminal sends Ctrl-C to all processes. Workers inherit that it is ignored: they stop when this process says so.
-            with _handling(signal.SIGINT, signal.SIG_IGN):
-                client = stack.enter_context(local_cluster(options["workers"]))
-            yield client
-    else:
-        yield None
-
-
-@contextmanager
-def _handling(number: int, handler: Any) -> Iterator[None]:
-    """What is done at a signal, inside the block."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say
-        yield
-        return
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
 def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
     from xchip.archive.run import build_index
 
     place = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
     storage = storage_of(**place)
-    pixels = storage_of(**_take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
+    pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
     if not options["resume"]:
         _refuse_archive(output, storage)
     items = source.items()
@@ -257,7 +197,7 @@ def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, An
         items = chain(first, items)
     try:
         # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
-        with _handling(signal.SIGTERM, signal.default_int_handler), _cluster(options) as client:
+        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
             report = build_index(
                 items,
                 output,

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from xchip.cli.export import _box, _conditions, _names
 from xchip.cli.index import access_options
 from xchip.cli.options import storage_of
+from xchip.cli.rows import box_of, filters_of, names_of
 from xchip.cli.running import cluster_of, refuse_two_crews, take
 
 
@@ -47,11 +47,11 @@ def stats(index: str, output: str | None, **options: Any) -> None:
     if output is not None:
         is_json(output)  # a wrong name is told now, and not when the work is done
     archive = storage_of(**{name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")})
-    rows = read_index(index, _box(options["bbox"]), _conditions(options["filters"]), storage=archive)
+    rows = read_index(index, box_of(options["bbox"]), filters_of(options["filters"]), storage=archive)
     with cluster_of(options) as client:
         found = band_stats(
             rows,
-            _names(options["assets"]),
+            names_of(options["assets"]),
             storage=archive,
             pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             client=client,

@@ -31,10 +31,13 @@ def windows(rows: ChipRows, scene: PlacedScene) -> tuple[Box, ...]:
         If the item has another CRS than the rows say, or a chip lies beside it or between its pixels.
     """
     grid, crs = scene.grid, rows.items[0].crs
-    if crs != grid.crs:
+    if crs is None:  # stacchip's tables tell positions alone
+        column, row = rows.col_off.astype(np.float64), rows.row_off.astype(np.float64)
+    elif crs == grid.crs:
+        res_y, res_x = grid.res
+        column, row = (rows.left - grid.transform[2]) / res_x, (grid.transform[5] - rows.top) / res_y
+    else:
         raise ItemError(scene.item_id, f"it is in {grid.crs}, the index says {crs}; index it again")
-    res_y, res_x = grid.res
-    column, row = (rows.left - grid.transform[2]) / res_x, (grid.transform[5] - rows.top) / res_y
     left, top = np.rint(column).astype(np.int64), np.rint(row).astype(np.int64)
     off = np.maximum(np.abs(column - left), np.abs(row - top)) > LATTICE_TOLERANCE
     beside = (left >= grid.shape[1]) | (top >= grid.shape[0]) | (left + rows.width <= 0) | (top + rows.height <= 0)

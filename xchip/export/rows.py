@@ -34,8 +34,8 @@ class ItemRef:
     """Where its JSON is."""
     sensor: str | None
     """Name of its profile."""
-    crs: str
-    """``proj_code`` of its chips."""
+    crs: str | None
+    """``proj_code`` of its chips; None in stacchip's tables, where edges are NaN too."""
 
     @property
     def kind(self) -> tuple[str | None, str | None]:
@@ -52,7 +52,7 @@ class ChipRows:
     item: np.ndarray
     """int32: which of ``items``."""
     left: np.ndarray
-    """float64: the chip's left edge in the item's CRS. Edges say where a chip is."""
+    """float64: the chip's left edge in the item's CRS. Edges say where a chip is; only without them offsets do."""
     top: np.ndarray
     """float64: its upper edge."""
     col_off: np.ndarray

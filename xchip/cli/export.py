@@ -1,0 +1,134 @@
+"""``xchip prechip`` and ``xchip export``: the chips of an index as files."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xchip.cli.index import access_options, limit_options
+from xchip.cli.options import INTERRUPTED, PROBLEMS, chained, storage_of
+from xchip.cli.rows import box_of, filters_of, names_of
+from xchip.cli.running import cluster_of, handling, refuse_two_crews, share_of, share_options, take, worker_options
+
+if TYPE_CHECKING:
+    from xchip.export.job import Format
+
+chip_options = chained(
+    click.option("-o", "--output", required=True, help="Folder or URL for the files."),
+    click.option("--assets", metavar="NAME,...", help="Bands, by name.  [default: Clay's for cubes, else those of the product]"),
+    click.option("--sensor", help="Name of the product, where the index does not tell it."),
+    click.option("--bbox", metavar="W,S,E,N", help="Degrees; W above E crosses the antimeridian."),
+    click.option(
+        "--filter", "filters", multiple=True, metavar="CONDITION",
+        help="Such as 'datetime>=2024-06-01', with = != < <= > >=, of any column; may be repeated.",
+    ),
+    limit_options,
+    click.option("--seed", type=int, default=0, show_default=True, help="Decides the order of shuffled chips."),
+    click.option("--buffer", type=click.IntRange(1), default=512, show_default=True, help="Chips read and mixed at once."),
+    click.option("--pad", is_flag=True, help="Allow chips of several sizes: all are padded to the largest."),
+    click.option("--harmonize", is_flag=True, help="Undo the offset of Sentinel-2's processing baseline 04.00, item by item."),
+    share_options,
+    worker_options,
+    click.option(
+        "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try chips again that failed earlier.",
+    ),
+    access_options,
+    click.option("--output-endpoint", metavar="URL", help="S3 server of the output.  [default: that of the archive]"),
+    click.option("--output-region", help="Its region.  [default: that of the archive]"),
+    click.option("--output-profile", help="Its profile in the AWS configuration.  [default: that of the archive]"),
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("index")
+@click.option("--cube-size", type=click.IntRange(1), default=128, show_default=True, help="Chips in a cube.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "stored"]), default="float32", show_default=True, help="Data type of pixels."
+)
+@chip_options
+@click.pass_context
+def prechip(ctx: click.Context, /, index: str, cube_size: int, dtype: str, **options: Any) -> None:
+    """Write shuffled npz cubes of chips, as the Clay model is trained from.
+
+    INDEX is an archive or an index. Cubes that are there are skipped, so to run again is to go on. Chips that can't be read are
+    listed in OUTPUT/failed, and the exit status is then 3.
+    """
+    from xchip.export.cubes import Cubes
+
+    _export(ctx, index, Cubes(cube_size, None if dtype == "stored" else dtype), None, options)
+
+
+@click.command()
+@click.argument("index")
+@click.option("--format", "kind", type=click.Choice(["npz", "zarr", "tar", "tif"]), required=True, help="Kind of the files.")
+@click.option("--size", type=click.IntRange(1), help="Chips in a cube or tar shard, or in a chunk of a Zarr store.")
+@click.option("--shard", type=click.IntRange(1), help="Chips in a shard of a Zarr store, a multiple of --size.")
+@click.option("--shuffle/--no-shuffle", default=None, help="Random order.  [default: for npz and tar]")
+@chip_options
+@click.pass_context
+def export(
+    ctx: click.Context, /, index: str, kind: str, size: int | None, shard: int | None, shuffle: bool | None, **options: Any
+) -> None:
+    """Write the chips of an index as files: npz cubes, one Zarr store, tar shards for webdataset, or GeoTIFFs.
+
+    INDEX is an archive or an index. Files that are there are skipped, so to run again is to go on. Chips that can't be read are
+    listed in OUTPUT/failed, and the exit status is then 3.
+    """
+    if size is not None and kind == "tif":
+        raise click.UsageError("--size is for files of many chips, and a GeoTIFF has one.")
+    if shard is not None and kind != "zarr":
+        raise click.UsageError("--shard is for --format zarr.")
+    _export(ctx, index, _format(kind, size, shard), shuffle, options)
+
+
+def _format(kind: str, size: int | None, shard: int | None) -> Format:
+    from xchip.export.exports import FORMATS
+    from xchip.export.zarr_store import ZarrStore
+
+    if kind == "zarr":
+        return ZarrStore(size or ZarrStore().chunk, shard)
+    settings: dict[str, Any] = {} if size is None else {"size": size}
+    return FORMATS[kind](**settings)
+
+
+def _export(ctx: click.Context, index: str, kind: Format, shuffle: bool | None, options: dict[str, Any]) -> None:
+    from xchip.export.exports import export_chips
+
+    refuse_two_crews(options)
+    output = options["output"]
+    places = ("endpoint", "region", "profile")
+    archive = {name: options[f"archive_{name}"] or options[name] for name in places}
+    target = {name: options[f"output_{name}"] or archive[name] for name in places}
+    try:
+        # Schedulers of jobs send SIGTERM and wait a little: time enough to stop between two files, as after Ctrl-C.
+        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
+            report = export_chips(
+                index,
+                output,
+                kind,
+                assets=names_of(options["assets"]),
+                bbox=box_of(options["bbox"]),
+                filters=filters_of(options["filters"]),
+                shuffle=shuffle,
+                part=share_of(options) or (0, 1),
+                storage=storage_of(**archive),
+                pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
+                target=storage_of(**target),
+                client=client,
+                workers=options["threads"],
+                progress=sys.stderr,
+                **take(
+                    options, "sensor seed buffer pad attempts retry_failed max_nodata max_cloud max_shadow max_snow max_water"
+                ),
+                **take(options, "max_defective min_clear"),
+            )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. What is written stays in {output}: the same command goes on from there.", err=True)
+        ctx.exit(INTERRUPTED)
+    click.echo(str(report))
+    if report.failed:
+        click.echo(f"All chips that failed are listed in {output}/failed; the same command tries them again.", err=True)
+        ctx.exit(PROBLEMS)

@@ -1,0 +1,268 @@
+"""``xchip sentinel-2``, ``xchip landsat`` ...: a command for each recipe, made of what the recipe says."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, chained, storage_of
+from xchip.cli.running import cluster_of, handling, refuse_two_crews, share_of, share_options, worker_options
+
+if TYPE_CHECKING:
+    from xchip.archive.storage import StorageOptions
+    from xchip.processors.recipe import Option, Recipe
+
+ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
+BUCKET = "STACCHIP_BUCKET"
+
+
+class Missing(click.ClickException):
+    """A setting without which nothing can be done: wrong usage, said in one line."""
+
+    exit_code = 2
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """``2018-2020,2023``: whole numbers, and ranges with both ends."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        numbers: list[int] = []
+        for span in value.split(","):
+            first, dash, last = (part.strip() for part in span.partition("-"))
+            if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
+                self.fail(f"{value!r} holds no numbers, such as 2018, 2018-2023 or 3,7,11", param, ctx)
+            numbers += range(int(first), int(last or first) + 1)
+        return tuple(numbers)
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """``red,green``."""
+
+    name = "name,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
+
+
+_TYPES: dict[str, Any] = {
+    "text": click.STRING,
+    "integer": click.INT,
+    "number": click.FLOAT,
+    "fraction": FRACTION,
+    "names": Names(),
+    "integers": Numbers(),
+    "pixels": Pixels(),
+}
+
+access_options = chained(
+    click.option("--endpoint", metavar="URL", help="S3 server of the items' files, where it is not Amazon's."),
+    click.option("--region", help="Its region."),
+    click.option("--profile", help="Its profile in the AWS configuration."),
+    click.option("--unsigned", is_flag=True, help="Read files without credentials, from public buckets."),
+    click.option(
+        "--requester-pays/--no-requester-pays", default=None, help="Pay for reading files.  [default: as the source asks]",
+    ),
+    click.option("--sign/--no-sign", default=None, help="Sign the files' URLs.  [default: as the source asks]"),
+    click.option("--archive-endpoint", metavar="URL", help="S3 server of the archive.  [default: --endpoint]"),
+    click.option("--archive-region", help="Its region.  [default: --region]"),
+    click.option("--archive-profile", help="Its profile in the AWS configuration.  [default: --profile]"),
+)  # fmt: skip
+
+
+def command_of(recipe: Recipe) -> click.Command:
+    """The command of a recipe."""
+
+    @click.pass_context
+    def run(ctx: click.Context, /, **options: Any) -> None:
+        _run(ctx, recipe, options)
+
+    run.__doc__ = f"{recipe.summary}\n\n{recipe.description}\n\n{_MORE}"
+    for decorate in reversed((_where(recipe), *(_option(recipe, option) for option in recipe.all_options()), _HOW)):
+        run = decorate(run)
+    return click.command(recipe.name)(run)
+
+
+_MORE = "What is done is skipped, so to run again is to go on. A child of an AWS Batch array job does the unit of its own index."
+_HOW = chained(
+    worker_options,
+    click.option(
+        "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try again what failed in an earlier run."
+    ),
+    click.option("--dry-run", is_flag=True, help="List the items that would be taken, and write nothing."),
+    access_options,
+)
+
+
+def _variables(recipe: Recipe, name: str, *others: str) -> list[str]:
+    return [f"XCHIP_{recipe.name}_{name}".upper().replace("-", "_"), *others]
+
+
+def _where(recipe: Recipe) -> Callable[[Any], Any]:
+    return chained(
+        click.option(
+            "-i", "--index", type=Numbers(), metavar="N", envvar=_variables(recipe, "index", ARRAY_INDEX), show_envvar=True,
+            help="The unit to do, counted from 0; several as in 3,7 or 0-9.",
+        ),
+        share_options,
+        click.option(
+            "-o", "--output", envvar=_variables(recipe, "output"), show_envvar=True, help="Folder or URL of the archive.",
+        ),
+        click.option(
+            "--bucket", envvar=_variables(recipe, "bucket", BUCKET), show_envvar=True,
+            help="Bucket of the archive: the same as --output s3://BUCKET.",
+        ),
+    )  # fmt: skip
+
+
+def _option(recipe: Recipe, option: Option) -> Callable[[Any], Any]:
+    """The option of the command line that sets an option of a recipe."""
+    name = option.name.replace("_", "-")
+    kind = click.Choice(option.choices) if option.kind == "choice" else _TYPES.get(option.kind)
+    flag = option.kind == "flag"
+    return click.option(
+        f"--{name}/--no-{name}" if flag else f"--{name}",
+        option.name,
+        type=None if flag else kind,
+        default=_shown(option.default),
+        show_default=option.default is not None,
+        envvar=_variables(recipe, option.name, *option.env),
+        show_envvar=True,
+        help=option.help,
+    )
+
+
+def _shown(default: Any) -> Any:
+    """A default as it would be written on the command line."""
+    if not isinstance(default, tuple):
+        return default
+    if len(default) > 2 and all(isinstance(n, int) for n in default) and default == tuple(range(default[0], default[-1] + 1)):
+        return f"{default[0]}-{default[-1]}"
+    return ",".join(map(str, default))
+
+
+def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
+    refuse_two_crews(options)
+    given = {option.name: options[option.name] for option in recipe.all_options()}
+    for option in recipe.all_options():
+        if option.required and given[option.name] is None:
+            flag = "--" + option.name.replace("_", "-")
+            raise _missing(f"{flag} {option.example}", option.help, *_variables(recipe, option.name, *option.env))
+    units = _units(ctx, recipe, options)
+    pixels = _pixels(recipe, options)
+    if options["dry_run"]:
+        _list(recipe, units, given, pixels)
+        return
+    output = _output(ctx, recipe, options)
+    from xchip.processors.pipeline import process
+
+    place = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
+    try:
+        # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
+        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
+            report = process(
+                recipe,
+                output,
+                units,
+                storage=storage_of(**place),
+                pixels=pixels,
+                client=client,
+                workers=options["threads"],
+                attempts=options["attempts"],
+                retry_failed=options["retry_failed"],
+                progress=sys.stderr,
+                **given,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
+        ctx.exit(INTERRUPTED)
+    if not (report.done or report.skipped or report.failed):
+        click.echo(f"Nothing was found for {_called(units)}: there is nothing to do.")
+        return
+    click.echo(str(report))
+    if report.failed:
+        click.echo(f"To see all that failed: xchip status {output} --failures", err=True)
+        ctx.exit(PROBLEMS)
+
+
+def _missing(example: str, what: str, *variables: str) -> Missing:
+    return Missing(f"no {example.split()[0]}: give it, as in {example}, or set {' or '.join(variables)}. {what}")
+
+
+def _list(recipe: Recipe, units: Any, given: dict[str, Any], pixels: StorageOptions) -> None:
+    from xchip.processors.pipeline import choose_items
+
+    nothing = True
+    for item in choose_items(recipe, units, pixels=pixels, **given):
+        nothing = False
+        properties = item["properties"]
+        cloud = properties.get("eo:cloud_cover")
+        when = properties.get("datetime") or properties.get("start_datetime")
+        click.echo(f"{item.get('collection') or '-'} {item['id']} {when}" + ("" if cloud is None else f" {cloud:g} % cloud"))
+    if nothing:
+        click.echo(f"Nothing was found for {_called(units)}.")
+
+
+def _called(units: Any) -> str:
+    if isinstance(units, slice):
+        return f"part {units.start}/{units.step} of the units"
+    return f"unit {', '.join(map(str, units))}"
+
+
+def _from_command_line(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _units(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> Any:
+    """Which units: an array job gives its index to all programs, so a part that was asked for goes before it."""
+    share = share_of(options)
+    if share is not None:
+        if _from_command_line(ctx, "index"):
+            raise click.UsageError("--index and --part or --array exclude each other.")
+        return slice(share[0], None, share[1])
+    if options["index"] is None:
+        what = "The unit to do, counted from 0; or --part 0/100 for a share of all."
+        raise _missing("--index 0", what, *_variables(recipe, "index", ARRAY_INDEX))
+    return options["index"]
+
+
+def _output(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> str:
+    output, bucket = options["output"], options["bucket"]
+    if output is not None and bucket is not None and _from_command_line(ctx, "bucket"):
+        if _from_command_line(ctx, "output"):
+            raise click.UsageError("--output and --bucket exclude each other.")
+        output = None
+    if output is not None:
+        return str(output)
+    if bucket is None:
+        names = (*_variables(recipe, "output"), *_variables(recipe, "bucket", BUCKET))
+        raise _missing("--output s3://bucket/folder", "Folder or URL of the archive.", *names)
+    return bucket if "://" in bucket else f"s3://{bucket}"
+
+
+def _pixels(recipe: Recipe, options: dict[str, Any]) -> StorageOptions:
+    """How the source's files are reached: as the recipe has it, but for what the user says."""
+    known = recipe.pixels
+    if options["unsigned"]:
+        return storage_of(options["endpoint"], options["region"] or known.region, options["profile"], unsigned=True)
+    given = {name: options[name] for name in ("endpoint", "region", "profile", "requester_pays") if options[name] is not None}
+    if options["profile"] is not None:
+        given |= {"unsigned": False}
+    if options["sign"] is not None:
+        given |= {"signer": "planetary-computer" if options["sign"] else None}
+    return replace(known, **given)
+
+
+def commands() -> list[click.Command]:
+    """A command for each recipe."""
+    from xchip.processors import NAMES, find
+
+    return [command_of(find(name)) for name in NAMES]

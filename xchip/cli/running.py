@@ -1,0 +1,87 @@
+"""Where and how much of a job is done: a share of it, and on which workers; and how it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import click
+
+from xchip.cli.options import Share, chained
+
+share_options = chained(
+    click.option("--part", type=Share(), metavar="I/N", help="Do only the I-th of N parts of the work, counted from 0."),
+    click.option("--array", is_flag=True, help="Take the part from the variables of an AWS Batch array job."),
+)
+
+worker_options = chained(
+    click.option("--scheduler", metavar="ADDRESS", help="Work on the Dask cluster of this scheduler."),
+    click.option("--workers", type=click.IntRange(1), help="Work in so many processes of this machine."),
+    click.option(
+        "--threads", type=click.IntRange(1), help="Work on so many threads of one process.  [default: one a processor]",
+    ),
+    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="How often a file is tried."),
+)  # fmt: skip
+
+
+def take(options: dict[str, Any], names: str) -> dict[str, Any]:
+    """Some of the options."""
+    return {name: options[name] for name in names.split()}
+
+
+def share_of(options: dict[str, Any]) -> tuple[int, int] | None:
+    """(i, n): which part of the work to do; None: all of it."""
+    if not options["array"]:
+        return options["part"]
+    if options["part"] is not None:
+        raise click.UsageError("--part and --array exclude each other.")
+    names = ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE")
+    values = [os.environ.get(name) for name in names]
+    missing = [name for name, value in zip(names, values, strict=True) if not value]
+    if missing:
+        raise click.UsageError(f"--array is for children of an AWS Batch array job, but {' and '.join(missing)} is not set.")
+    share: tuple[int, int] = Share().convert("/".join(map(str, values)), None, None)
+    return share
+
+
+def refuse_two_crews(options: dict[str, Any]) -> None:
+    """Refuse several answers to who works."""
+    if sum(options[name] is not None for name in ("scheduler", "workers", "threads")) > 1:
+        raise click.UsageError("--scheduler, --workers and --threads exclude each other.")
+
+
+@contextmanager
+def cluster_of(options: dict[str, Any]) -> Iterator[Any]:
+    """A client of the cluster that was asked for; None for threads of this process."""
+    if options["scheduler"] is not None:
+        from distributed import Client
+
+        with Client(options["scheduler"]) as client:
+            yield client
+    elif options["workers"] is not None:
+        from xchip.archive.cluster import local_cluster
+
+        with ExitStack() as stack:
+            # A terminal sends Ctrl-C to all processes. Workers inherit that it is ignored: they stop when this process says so.
+            with handling(signal.SIGINT, signal.SIG_IGN):
+                client = stack.enter_context(local_cluster(options["workers"]))
+            yield client
+    else:
+        yield None
+
+
+@contextmanager
+def handling(number: int, handler: Any) -> Iterator[None]:
+    """What is done at a signal, inside the block."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

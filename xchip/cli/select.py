@@ -1,0 +1,145 @@
+"""``xchip sample``, ``xchip split`` and ``xchip audit``: choosing chips by their index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xchip.cli.options import PROBLEMS, archive_access, storage_of
+
+
+@click.command()
+@click.argument("index")
+@click.option("-o", "--output", required=True, help="Folder, URL or *.parquet file of the chosen chips.")
+@click.option("-n", "--number", required=True, type=click.IntRange(0), help="How many chips.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Strata, such as sensor. May be repeated.")
+@click.option("--weights", metavar="COLUMN", help="How likely each chip is drawn, such as clear_fraction.")
+@click.option("--balanced", is_flag=True, help="As many chips of each stratum.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other chips.")
+@archive_access
+def sample(
+    index: str, output: str, number: int, by: tuple[str, ...], weights: str | None, balanced: bool, seed: int, **access: Any
+) -> None:
+    """Draw chips of an index, without replacement."""
+    from xchip.archive.parquet import write_index
+    from xchip.selection.sample import sample as draw
+
+    drawn = draw(index, number, by=list(by) or None, weights=weights, balanced=balanced, seed=seed, storage=storage_of(**access))
+    write_index(drawn, output)
+    click.echo(f"{len(drawn):,} chips written to {output}")
+
+
+@click.command()
+@click.argument("index")
+@click.option("-o", "--output", required=True, help="Folder, URL or *.parquet file of the index with its splits.")
+@click.option(
+    "--share",
+    multiple=True,
+    metavar="NAME=SHARE",
+    help="A split and its share of the chips; by default train=0.8, val=0.1, test=0.1. May be repeated.",
+)
+@click.option(
+    "--by",
+    default="block",
+    show_default=True,
+    metavar="block|time|COLUMN",
+    help="What is kept together: blocks of the Earth, periods, or the values of a column.",
+)
+@click.option("--polygons", type=click.Path(exists=True), help="Layer whose column `split` decides, in place of --by.")
+@click.option("--block-km", type=float, default=50.0, show_default=True, help="Height and width of a block, about.")
+@click.option("--buffer-km", type=float, default=1.0, show_default=True, help="Least distance between splits.")
+@click.option("--gap", metavar="TIME", help="By time: least time between splits, such as 30D.")
+@click.option("--cut", multiple=True, metavar="DATE", help="By time: first date of the next split. May be repeated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other blocks.")
+@archive_access
+def split(
+    index: str,
+    output: str,
+    share: tuple[str, ...],
+    by: str,
+    polygons: str | None,
+    block_km: float,
+    buffer_km: float,
+    gap: str | None,
+    cut: tuple[str, ...],
+    seed: int,
+    **access: Any,
+) -> None:
+    """Split an index into chips for training, validation and test that are apart from each other.
+
+    Chips that would be too near to another split are called "buffer". `xchip audit` measures the distances.
+    """
+    from xchip.archive.parquet import write_index
+    from xchip.archive.read import rows_of
+    from xchip.selection.rows import lazy_rows
+    from xchip.selection.split import split as divide
+
+    storage = storage_of(**access)
+    layer = None
+    if polygons is not None:
+        import geopandas
+
+        layer = geopandas.read_file(polygons)
+    parts = divide(
+        lazy_rows(index, storage),  # by block it stays lazy, and rows never gather in one place
+        _shares(share) or None,
+        by=by if layer is None else layer,
+        block_km=block_km,
+        buffer_km=buffer_km,
+        gap=gap,
+        cuts=list(cut) or None,
+        seed=seed,
+    )
+    write_index(parts, output)
+    counts = rows_of(output, ["split"], storage=storage)["split"].value_counts(dropna=False, sort=False)
+    for name, count in counts.items():
+        click.echo(f"{name if isinstance(name, str) else 'none':8} {count:>12,}")
+
+
+def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
+    """Name -> share, of NAME=SHARE."""
+    found = {}
+    for pair in pairs:
+        name, _, share = pair.partition("=")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            raise click.UsageError(f"--share is like train=0.8, got {pair!r}.") from None
+    return found
+
+
+@click.command()
+@click.argument("index")
+@click.option("--buffer-km", type=float, default=0.0, show_default=True, help="Least distance that there should be.")
+@click.option("--gap", metavar="TIME", help="Only chips that are no further apart in time leak, such as 30D.")
+@click.option("--column", default="split", show_default=True, help="The column of splits.")
+@click.option("--balance", multiple=True, metavar="COLUMN", help="A column more whose balance is of interest. May be repeated.")
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there too.")
+@archive_access
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    /,
+    index: str,
+    buffer_km: float,
+    gap: str | None,
+    column: str,
+    balance: tuple[str, ...],
+    json_path: str | None,
+    **access: Any,
+) -> None:
+    """Measure how far apart the splits of an index are.
+
+    The exact distance is measured for all chips; none is sampled. The exit status is 3 where chips of different splits overlap,
+    touch, or are nearer than asked for.
+    """
+    from xchip.selection.audit import audit as measure
+
+    report = measure(index, buffer_km, gap=gap, column=column, columns=balance, storage=storage_of(**access))
+    click.echo(str(report))
+    if json_path is not None:
+        Path(json_path).write_text(report.to_json() + "\n")
+    if not report.ok:
+        ctx.exit(PROBLEMS)

@@ -1,0 +1,80 @@
+"""npz cubes in the layout that Clay is trained from."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from xchip.archive.layout import folder_name
+from xchip.archive.store import Store
+from xchip.export.chips import ChipTable
+from xchip.export.job import Chips, File, Format
+from xchip.export.sample import CLAY_SENSORS, clay_sensor, encodings
+
+
+@dataclass(frozen=True, slots=True)
+class Cubes:
+    """``<platform>/cube_<number>.npz``: many chips of one sensor a file, as Clay's data loader reads them.
+
+    A cube has ``pixels`` (n, bands, height, width), and ``week_norm``, ``hour_norm``, ``lat_norm`` and ``lon_norm``, float32
+    (n, 2): (sin, cos), as `xchip.export.sample.encodings` says. Bands are those of Clay in its order, unless others are asked
+    for. The same chips make the same bytes.
+    """
+
+    name: ClassVar[str] = "npz"
+    shuffled: ClassVar[bool] = True
+    by_sensor: ClassVar[bool] = True
+    fills: ClassVar[bool] = False
+    own_sizes: ClassVar[bool] = False
+
+    size: int = 128
+    """Chips in a cube."""
+    dtype: str | None = "float32"
+    """Data type of ``pixels``; None: as stored, or the type that holds all bands."""
+    compressed: bool = True
+    """Whether cubes are deflated, as stacchip's are; it takes longer than to read the chips."""
+
+    @property
+    def per_file(self) -> int:
+        """See `Format`."""
+        return self.size
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Format`."""
+        return {"size": self.size, "dtype": self.dtype, "compressed": self.compressed}
+
+    def assets(self, sensor: str | None) -> Sequence[str] | None:
+        """See `Format`."""
+        return clay_sensor(sensor).bands
+
+    def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
+        """See `Format`."""
+        known = CLAY_SENSORS.get(sensor or "")
+        platform = known.platform if known else folder_name(sensor)
+        return [f"{platform}/cube_{number}.npz" for number in range(-(-len(order) // self.size))]
+
+    def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
+        """See `Format`."""
+        return self
+
+    def write(self, store: Store, file: File, chips: Chips) -> None:
+        """See `Format`."""
+        arrays = {"pixels": chips.stacked(self.dtype), **encodings(chips.table.coords)}
+        store.write(file.name, npz_bytes(arrays, compressed=self.compressed))
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray], *, compressed: bool) -> bytes:
+    """What ``np.load`` reads as these arrays; the same bytes for the same arrays, whenever they are written."""
+    content = io.BytesIO()
+    # Level 1: higher ones take several times as long for a few percent.
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(content, "w", kind, compresslevel=1 if compressed else None) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return content.getvalue()

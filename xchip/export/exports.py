@@ -1,0 +1,328 @@
+"""Exports: the chips of an index as files, each chip once, whatever fails in between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import numpy as np
+
+from xchip.archive.cluster import client_of
+from xchip.archive.layout import folder_name
+from xchip.archive.storage import StorageOptions
+from xchip.archive.store import Store
+from xchip.export.batches import REMOTE_THREADS
+from xchip.export.chips import ChipTable, chip_source
+from xchip.export.cubes import Cubes
+from xchip.export.geotiffs import GeoTiffs
+from xchip.export.job import File, Format, Pool, Work, pools_of
+from xchip.export.report import ExportReport
+from xchip.export.run import Run
+from xchip.export.shards import Shards
+from xchip.export.zarr_store import ZarrStore
+from xchip.index import Limits
+from xchip.stac.harmonize import Harmonize
+from xchip.stats import FRACTIONS
+
+if TYPE_CHECKING:
+    import distributed
+    import pandas as pd
+
+JOB = "export.json"
+"""What the files of a folder were made of."""
+BUFFER = 512
+"""Chips that are mixed: some 670 MB of ten 16-bit bands of 256 x 256 pixels."""
+NEEDED = ("chip_id", "item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top")
+"""Columns that files are made of."""
+FORMATS: dict[str, type[Cubes] | type[ZarrStore] | type[Shards] | type[GeoTiffs]] = {
+    kind.name: kind for kind in (Cubes, ZarrStore, Shards, GeoTiffs)
+}
+"""By name."""
+
+
+def prechip(
+    index: Any, out: str | os.PathLike[str], *, cube_size: int = 128, dtype: str | None = "float32", **options: Any
+) -> ExportReport:
+    """Write the chips of an index as npz cubes in the layout that the Clay model is trained from.
+
+    ``<out>/<platform>/cube_<number>.npz`` hold ``pixels`` (n, bands, height, width), and ``week_norm``, ``hour_norm``,
+    ``lat_norm`` and ``lon_norm``, float32 (n, 2): (sin, cos) of the ISO week and the full hour in UTC, and of the latitude
+    and longitude of the chip's centre. A cube has chips of one sensor, with Clay's bands in Clay's order, and Clay's name as
+    the platform. Each chip is in one cube: all are shuffled, without replacement, and the last cube has what is left.
+
+    Parameters
+    ----------
+    index, out
+        As for `export_chips`.
+    cube_size
+        Chips in a cube.
+    dtype
+        Of ``pixels``: float32, as Clay reads them, with values as stored; None: as stored.
+    **options
+        The other parameters of `export_chips`.
+
+    Returns
+    -------
+    ExportReport
+        As `export_chips`; it raises what that raises.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, xchip, xchip.testing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(512, 512))
+    ...     index = xchip.index_items(item, size=128).compute()
+    ...     report = prechip(index, f"{folder}/cubes", cube_size=10, assets=["red", "nir"], progress=False)
+    ...     shapes = [np.load(f"{folder}/cubes/sentinel-2-l2a/cube_{n}.npz")["pixels"].shape for n in (0, 1)]
+    >>> report.done, shapes
+    (16, [(10, 2, 128, 128), (6, 2, 128, 128)])
+    """
+    return export_chips(index, out, Cubes(cube_size, dtype), **options)
+
+
+def export_chips(
+    index: Any,
+    out: str | os.PathLike[str],
+    format: Literal["npz", "zarr", "tar", "tif"] | Format = "npz",
+    *,
+    assets: str | Iterable[str] | None = None,
+    bbox: Any = None,
+    filters: Any = None,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    buffer: int = BUFFER,
+    part: tuple[int, int] = (0, 1),
+    items: Any = None,
+    sensor: Any = None,
+    pad: bool = False,
+    harmonize: Harmonize = False,
+    storage: StorageOptions | None = None,
+    pixels: StorageOptions | None = None,
+    target: StorageOptions | None = None,
+    client: distributed.Client | str | Literal[False] | None = None,
+    workers: int | None = None,
+    attempts: int = 5,
+    retry_failed: bool = True,
+    progress: bool | TextIO = True,
+    **limits: float | None,
+) -> ExportReport:
+    """Write the chips of an index as files: each chip once, each file whole.
+
+    To run again is to go on: files that are there are skipped. Chips that can't be read don't stop the others: files are
+    written without them (a Zarr store has nodata in their place), and ``<out>/failed/`` lists each of them and why.
+
+    Parameters
+    ----------
+    index
+        Rows of an index, as for `xchip.open_chips`.
+    out
+        Folder or URL for the files.
+    format
+        "npz": cubes for Clay (`xchip.export.cubes.Cubes`); "zarr": one store (`xchip.export.zarr_store.ZarrStore`); "tar":
+        shards for webdataset (`xchip.export.shards.Shards`); "tif": a GeoTIFF a chip (`xchip.export.geotiffs.GeoTiffs`). Or
+        one of these values with options of its own: ``ZarrStore(chunk=64, shard=512)``.
+    assets
+        Bands, as for `xchip.open_chips`. None: for npz those of Clay, else those that `xchip.stack` takes.
+    bbox, filters, **limits
+        Which rows: a box and conditions, as for `xchip.read_index`, of an index that is a path; and limits such as
+        ``max_nodata=0.05, max_cloud=0.1``, as for `xchip.index_items`.
+    shuffle
+        Whether chips come in random order; None: in cubes and shards yes, in Zarr and GeoTIFFs no.
+    seed
+        Decides the order. Neither parts nor workers do: a file has the same chips however the work is split.
+    buffer
+        Chips that are read together, and in memory at once (on a cluster: by each thread). Shuffled, these are mixed:
+        super-tiles of about 2048 x 2048 pixels come in random order, and as many as make ``buffer`` chips are mixed chip by
+        chip. So a cube has chips of several scenes, and a block of a file is decoded once, or twice at the border of two
+        buffers.
+    part
+        (i, n): do the i-th of n parts of the work, counted from 0. Together they write the whole.
+    items, sensor, pad, harmonize
+        As for `xchip.open_chips`.
+    storage, pixels, target
+        How index and items, how rasters, and how ``out`` is reached; the latter two as the first if not given.
+    client
+        A Dask client, or the address of a scheduler. None: the client that is connected, else threads of this process.
+        False: threads.
+    workers
+        Threads, where there is no cluster; if not given one a core, or 16 where files are read over a network.
+    attempts
+        How often a file is tried while what goes wrong looks as if it will pass.
+    retry_failed
+        Whether to make files again that lack chips which failed in earlier runs. If not, these are counted as failed.
+    progress
+        True: a bar on a terminal or in a notebook, lines in the log "xchip" elsewhere. A stream: there. False: nothing.
+
+    Returns
+    -------
+    ExportReport
+        Numbers of chips done, skipped and failed, and a table of failures.
+
+    Raises
+    ------
+    ValueError
+        If no rows are left, if an option is out of range, or if ``out`` was made of other rows or with other options.
+    xchip.ItemError
+        If the first item of a sensor can't be used, for it tells which bands there are.
+    OSError
+        If ``out`` can't be written, or the cluster is lost. What is written until then stays.
+
+    Examples
+    --------
+    >>> import tempfile, xarray, xchip, xchip.testing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(512, 512))
+    ...     index = xchip.index_items(item, size=128).compute()
+    ...     first = export_chips(index, f"{folder}/chips", "tar", assets=["red", "nir"], progress=False)
+    ...     again = export_chips(index, f"{folder}/chips", "tar", assets=["red", "nir"], progress=False)
+    >>> first.done, first.files, again.done, again.skipped
+    (16, 1, 0, 16)
+    """
+    kind = _format(format)
+    number, parts = _checked(part, buffer, attempts, workers)
+    storage = storage or StorageOptions()
+    frame = _chosen(index, bbox, filters, Limits(**limits), storage)
+    root = os.fspath(out)
+    store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), target or storage)
+    shuffled = kind.shuffled if shuffle is None else shuffle
+    assets = [assets] if isinstance(assets, str) else None if assets is None else list(assets)
+    start = time.monotonic()
+    opening = {
+        "items": items,
+        "sensor": sensor,
+        "pad": pad or kind.own_sizes,
+        "harmonize": harmonize,
+        "storage": storage,
+        "pixels": pixels,
+    }
+    tables = [
+        (name, chip_source(rows, kind.assets(name) if assets is None else assets, **opening))
+        for name, rows in _by_sensor(frame, kind, sensor)
+    ]
+    parameters = {
+        "format": kind.name,
+        **kind.parameters(),
+        "rows": len(frame),
+        "index": _digest(frame),
+        "assets": assets,
+        "sensor": getattr(sensor, "name", sensor),
+        "pad": bool(pad),
+        "harmonize": dict(harmonize) if isinstance(harmonize, Mapping) else harmonize,
+        "shuffle": shuffled,
+        "seed": seed,
+        "buffer": buffer,
+    }
+    _claim(store, parameters)
+    plan = [
+        pool for name, table in tables for pool in _plan(table, name, kind, store, buffer=buffer, shuffle=shuffled, seed=seed)
+    ]
+    run = Run(store, plan[number::parts], retry_failed, progress)
+    with client_of(client) as cluster:
+        if cluster is not None and workers is not None:
+            raise ValueError(
+                "workers is a number of threads of this process; a Dask cluster has its own: give workers or a client"
+            )
+        remote = any(kind.remote for _, table in tables for kind in table.reader.kinds.values())
+        threads = workers or (REMOTE_THREADS if remote else os.cpu_count() or 1)
+        run.all(Work(store, attempts, keep=not shuffled), cluster, threads)
+    return run.report(time.monotonic() - start)
+
+
+def _format(format: str | Format) -> Format:
+    if not isinstance(format, str):
+        kind = format
+    elif format in FORMATS:
+        kind = FORMATS[format]()
+    else:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}, or a value such as ZarrStore(chunk=64), got {format!r}")
+    if operator.index(kind.per_file) < 1:
+        raise ValueError(f"a file has at least one chip, got {kind!r}")
+    return kind
+
+
+def _checked(part: tuple[int, int], buffer: int, attempts: int, workers: int | None) -> tuple[int, int]:
+    number, parts = part
+    if not 0 <= operator.index(number) < operator.index(parts):
+        raise ValueError(f"part is (i, n), the i-th of n parts, counted from 0, got {part}")
+    for name, value in (("buffer", buffer), ("attempts", attempts), ("workers", workers)):
+        if value is not None and operator.index(value) < 1:
+            raise ValueError(f"{name} is a whole number from 1 on, got {value}")
+    return number, parts
+
+
+def _chosen(index: Any, bbox: Any, filters: Any, limits: Limits, storage: StorageOptions) -> pd.DataFrame:
+    """The rows to export, in memory."""
+    from xchip.archive.read import read_index, rows_of
+
+    if isinstance(index, (str, os.PathLike, list, tuple)):
+        frame = read_index(index, bbox, filters, storage=storage)
+    elif bbox is not None or filters is not None:
+        raise ValueError("bbox= and filters= choose from an index that is a path; choose the rows of a frame or table beforehand")
+    else:
+        frame = rows_of(index)
+    asked = any(getattr(limits, name) is not None for name in limits.__slots__)
+    missing = [name for name in (*NEEDED, *(FRACTIONS if asked else ())) if name not in frame]
+    if missing:
+        raise ValueError(f"rows must be rows of an index; the columns {missing} are missing")
+    if asked:
+        fractions = np.stack([frame[name].to_numpy(np.float64, na_value=np.nan) for name in FRACTIONS])
+        frame = frame[limits.keep(fractions)]
+    if not len(frame):
+        raise ValueError("there is nothing to export: the index has no rows, or none that pass the filters and limits")
+    return frame
+
+
+def _by_sensor(frame: pd.DataFrame, kind: Format, sensor: Any) -> list[tuple[str | None, pd.DataFrame]]:
+    """(name of the sensor, its rows); all rows together where a format's files may hold several."""
+    if sensor is not None or not kind.by_sensor or "sensor" not in frame:
+        return [(None if sensor is None else getattr(sensor, "name", sensor), frame)]
+    groups = frame.groupby("sensor", dropna=False, sort=True, observed=True)
+    return [(name if isinstance(name, str) else None, rows) for name, rows in groups]
+
+
+def _digest(frame: pd.DataFrame) -> str:
+    """Tells these rows, in this order, from others."""
+    digest = hashlib.sha256()
+    for name in ("chip_id", "item_id", "proj_code"):
+        digest.update("\n".join(frame[name].astype(str)).encode(errors="surrogatepass"))
+    for name in ("proj_left", "proj_bottom", "proj_right", "proj_top"):
+        digest.update(np.ascontiguousarray(frame[name].to_numpy(np.float64)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
+    """Say of what the target is made, or find that it is made of just that already."""
+    wanted = json.loads(json.dumps(parameters))
+    if store.create(JOB, json.dumps(wanted, indent=1).encode()):
+        return
+    known = json.loads(store.read(JOB))
+    different = sorted(name for name in {*known, *wanted} if known.get(name) != wanted.get(name))
+    if different:
+        pairs = ", ".join(f"{name}={known.get(name)!r} (now {wanted.get(name)!r})" for name in different)
+        raise ValueError(
+            f"{store.path()!r} has the files of another export, with {pairs}; pass the same rows and options, or another path"
+        )
+
+
+def _plan(
+    table: ChipTable, sensor: str | None, kind: Format, store: Store, *, buffer: int, shuffle: bool, seed: int
+) -> list[Pool]:
+    """The files of a table, in pools; what must be there before the first file is written."""
+    size = kind.per_file
+    pools = pools_of(table.rows, table.reader.tile, per_file=size, buffer=buffer, shuffle=shuffle, seed=seed)
+    order = np.concatenate(pools)
+    ready = kind.prepared(store, table, order)
+    names = iter(kind.files(table, order, sensor))
+    folder = folder_name(sensor)
+    planned = []
+    first = 0
+    for number, pool in enumerate(pools):
+        files = tuple(File(next(names), pool[start : start + size], first + start) for start in range(0, len(pool), size))
+        planned.append(Pool(f"{folder}/{number:06d}", files, table, sensor, ready))
+        first += len(pool)
+    return planned
