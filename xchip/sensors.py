@@ -182,6 +182,8 @@ def find(name: str | SensorProfile) -> SensorProfile:
     return _REGISTRY[name]
 
 
+SENSOR = "xchip:sensor"
+"""Property of an item that names its profile, where nothing that is published tells it."""
 _LEVEL_FIELDS = ("s2:product_type", "product:type", "processing:level", "landsat:correction", "landsat:processing_level")
 
 
@@ -197,8 +199,9 @@ def identity(item: Mapping[str, Any]) -> str:
 def recognise(item: Mapping[str, Any]) -> tuple[SensorProfile, str] | None:
     """(profile, how it was recognised) of a STAC item as plain JSON; None for an unknown product.
 
-    By its collection's id; else by platform or constellation, if the level and one of the profile's quality bands (or,
-    where it has none, one of its bands) are there too. The profiles registered last are asked first.
+    By its property ``xchip:sensor``, which processors leave; by its collection's id; else by platform or constellation, if the
+    level and one of the profile's quality bands (or, where it has none, one of its bands) are there too. The profiles registered
+    last are asked first.
 
     Examples
     --------
@@ -209,6 +212,8 @@ def recognise(item: Mapping[str, Any]) -> tuple[SensorProfile, str] | None:
     properties = _mapping(item.get("properties"))
     collection = item.get("collection") or properties.get("collection")
     profiles = list(reversed(_REGISTRY.values()))
+    if isinstance(named := properties.get(SENSOR), str) and named in _REGISTRY:
+        return _REGISTRY[named], f"{SENSOR} of the item"
     if isinstance(collection, str):
         for profile in profiles:
             if collection.lower() in profile.collections:

@@ -1,0 +1,73 @@
+"""Sentinel-2 L2A: MGRS tiles, the least cloudy scene of each quarter of two years."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from xchip.processors.choose import (
+    COLUMN,
+    YEARS_OPTION,
+    draw_years,
+    layer_units,
+    least_cloudy_of_quarters,
+    listed_assets,
+    source_option,
+)
+from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+API = "https://earth-search.aws.element84.com/v1"
+COLLECTION = "sentinel-2-l2a"
+BANDS = ("blue", "green", "nir", "nir08", "red", "rededge1", "rededge2", "rededge3", "scl", "swir16", "swir22")
+TILE = "grid:code"
+
+
+def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
+    """The least cloudy scene of the tile in each quarter of the years that are drawn."""
+    tile = f"MGRS-{unit.name}" if options["tile_property"] == TILE else unit.name
+    query = {options["tile_property"]: {"eq": tile}, "s2:nodata_pixel_percentage": {"lte": options["max_nodata_percentage"]}}
+    for year in draw_years(rng, options["years"], options["number_of_years"]):
+        yield from least_cloudy_of_quarters(
+            catalogue,
+            year,
+            options["max_cloud_cover"],
+            query=query,
+            collections=options["collection"],
+            intersects=unit.geometry,
+        )
+
+
+def assets(item: Item, options: Options) -> Mapping[str, Staging]:
+    """The bands to keep, as they are."""
+    return listed_assets(item, options["assets"] or BANDS, sensor=COLLECTION)
+
+
+RECIPE = Recipe(
+    name="sentinel-2",
+    summary="Index Sentinel-2 L2A scenes, an MGRS tile at a time.",
+    description=(
+        "A unit is a row of a layer of MGRS tiles. Of each quarter of two random years the least cloudy scene of the tile is "
+        "taken, unless it has more cloud than the limit."
+    ),
+    units=layer_units,
+    choose=choose,
+    assets=assets,
+    api=API,
+    options=(
+        source_option("Layer of MGRS tiles, of any kind that geopandas opens.", "STACCHIP_MGRS_SOURCE"),
+        COLUMN,
+        YEARS_OPTION,
+        Option("number_of_years", "integer", "Draw so many of the years.", 2),
+        Option("max_cloud_cover", "number", "Take no scene with more cloud, percent of the scene (0-100).", 75.0),
+        Option("max_nodata_percentage", "number", "Take no scene with more nodata, percent of the tile (0-100).", 20.0),
+        Option("collection", "text", "Collection to search.", COLLECTION),
+        Option(
+            "tile_property", "choice", "Property by which the API knows tiles: grid:code is Earth Search's, s2:mgrs_tile the "
+            "Planetary Computer's.", TILE, choices=(TILE, "s2:mgrs_tile"),
+        ),
+    ),
+)  # fmt: skip
+"""The data source, for `xchip.processors.process`."""
