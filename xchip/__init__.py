@@ -14,6 +14,7 @@ from xchip import accessor  # noqa: F401  registers .chips
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AuditReport": "xchip.selection.report",
     "BandStats": "xchip.export.stats_values",
     "BuildReport": "xchip.archive.report",
     "ChipDataset": "xchip.export.torch_data",
@@ -30,6 +31,8 @@ _HOMES = {
     "Shards": "xchip.export.shards",
     "StorageOptions": "xchip.archive.storage",
     "ZarrStore": "xchip.export.zarr_store",
+    "around": "xchip.selection.layers",
+    "audit": "xchip.selection.audit",
     "band_stats": "xchip.export.band_stats",
     "batches": "xchip.export.batches",
     "build_index": "xchip.archive.run",
@@ -38,6 +41,7 @@ _HOMES = {
     "explain_items": "xchip.archive.explain",
     "export_chips": "xchip.export.exports",
     "index_items": "xchip.archive.build",
+    "inside": "xchip.selection.layers",
     "merge_indexes": "xchip.archive.merge",
     "open_chips": "xchip.export.chips",
     "open_index": "xchip.archive.read",
@@ -45,7 +49,9 @@ _HOMES = {
     "prechip": "xchip.export.exports",
     "preview": "xchip.sheets",
     "read_index": "xchip.archive.read",
+    "sample": "xchip.selection.sample",
     "search": "xchip.stac.search",
+    "split": "xchip.selection.split",
     "stack": "xchip.stac.stack",
     "stitch": "xchip.stitching",
     "write_index": "xchip.archive.parquet",
@@ -53,6 +59,7 @@ _HOMES = {
 _MODULES = ("quality", "sensors", "testing")
 
 __all__ = [
+    "AuditReport",
     "BandStats",
     "BuildReport",
     "ChipDataset",
@@ -69,6 +76,8 @@ __all__ = [
     "Shards",
     "StorageOptions",
     "ZarrStore",
+    "around",
+    "audit",
     "band_stats",
     "batches",
     "build_index",
@@ -77,6 +86,7 @@ __all__ = [
     "explain_items",
     "export_chips",
     "index_items",
+    "inside",
     "merge_indexes",
     "open_chips",
     "open_index",
@@ -85,8 +95,10 @@ __all__ = [
     "preview",
     "quality",
     "read_index",
+    "sample",
     "search",
     "sensors",
+    "split",
     "stack",
     "stitch",
     "write_index",
@@ -117,6 +129,11 @@ if TYPE_CHECKING:
     from xchip.grid import ChipGrid, PixelGrid
     from xchip.plotting import plot
     from xchip.quality import QualityClass
+    from xchip.selection.audit import audit
+    from xchip.selection.layers import around, inside
+    from xchip.selection.report import AuditReport
+    from xchip.selection.sample import sample
+    from xchip.selection.split import split
     from xchip.sensors import SensorProfile
     from xchip.sheets import preview
     from xchip.stac.scene import ItemError

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 import xchip
-from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, stats
+from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats
 from xchip.cli.options import Commands
 
 
@@ -33,7 +33,7 @@ def main(debug: bool) -> None:
 
 for command in (
     demo.demo, info.info, index.index, export.prechip, export.export, stats.stats, archive.merge, archive.status, archive.verify,
-    look.plot, look.preview, select.sample, select.split, select.audit,
+    look.plot, look.preview, select.sample, select.split, select.audit, series.series,
 ):  # fmt: skip
     main.add_command(command)
 for command in (*processors.commands(), sample_places.sample_places, sample_places.linz_surveys):

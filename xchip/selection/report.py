@@ -1,0 +1,164 @@
+"""What an audit found: the value, and how it shows itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+SHOWN = 5
+"""Examples that are printed of each kind; all are in the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Two chips of different splits."""
+
+    chips: tuple[str, str]
+    """Their chip_id; where there is none, their row numbers."""
+    distance_km: float
+    """0 if they touch or overlap."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPair:
+    """Two splits, and how far apart they are."""
+
+    splits: tuple[str, str]
+    distance_km: float | None
+    """Smallest distance between chips of the two; with a gap, of those within buffer and gap, None where there are none."""
+    days: float | None
+    """Smallest time between chips of the two; with a gap, of those within the buffer of each other. None where not known."""
+    leaks: int
+    """Chips of either split at places that are too near to the other."""
+    stopped: bool
+    """Whether counting stopped there, as enough was found: there are more, and some may be nearer."""
+    examples: tuple[Neighbours, ...] = field(repr=False, default=())
+    """Some that are too near, the nearest first; where none are, the nearest two."""
+
+    @property
+    def overlap(self) -> bool:
+        """Whether chips of the two touch or overlap."""
+        return self.distance_km == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Chips of one place and time: from two catalogues, or of two processing baselines."""
+
+    chips: int
+    """Those beyond the first of each place and time."""
+    across: int
+    """Of these, how many are in another split than one they repeat: a leak."""
+    examples: tuple[tuple[str, str], ...] = field(repr=False, default=())
+    """Some, as pairs of chip_id with the collection before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """The outcome of `xchip.audit`. ``print`` shows it, a notebook as tables; `to_json` gives a file's text."""
+
+    buffer_km: float
+    """Least distance that was asked for; touching chips are a leak with 0 too."""
+    gap: str | None
+    """With one, only chips that are no further apart in time count as neighbours."""
+    column: str
+    """The column that was looked at."""
+    splits: dict[str, dict[str, Any]]
+    """For each split: chips, places (different footprints), items, first and last date, mean of the columns of numbers, and
+    shares of the values of other columns, the most frequent ten."""
+    left_out: dict[str, int]
+    """Chips in no split, by what the column says of them."""
+    pairs: tuple[SplitPair, ...]
+    """Each two splits."""
+    duplicates: Duplicates
+
+    @property
+    def ok(self) -> bool:
+        """Whether no two splits have a leak."""
+        return not self.duplicates.across and not any(pair.leaks for pair in self.pairs)
+
+    @property
+    def leaks(self) -> int:
+        """Chips that are too near to another split; one that is near to two counts twice."""
+        return sum(pair.leaks for pair in self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        pairs = [asdict(pair) | {"overlap": pair.overlap} for pair in self.pairs]
+        return {"ok": self.ok, "leaks": self.leaks} | asdict(self) | {"pairs": pairs}
+
+    def to_json(self) -> str:
+        """Everything as JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def __str__(self) -> str:
+        lines = [self._verdict()]
+        for header, rows in self._tables():
+            widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+            for row in (header, *rows):
+                cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+                lines.append("  ".join(["    " + row[0].ljust(widths[0]), *cells[1:]]))
+        return "\n".join([*lines, *(f"    {note}" for note in self._notes())])
+
+    def _repr_html_(self) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
+            side = ("left", *["right"] * (len(cells) - 1))
+            return "<tr>" + "".join(
+                f'<{tag} style="text-align:{at}">{escape(cell)}</{tag}>' for at, cell in zip(side, cells, strict=True)
+            ) + "</tr>"  # fmt: skip
+
+        tables = "".join(
+            f"<table><thead>{row(header, 'th')}</thead><tbody>{''.join(row(cells, 'td') for cells in rows)}</tbody></table>"
+            for header, rows in self._tables()
+        )
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self._notes())
+        return f"<div><strong>{escape(self._verdict())}</strong>{tables}<ul>{notes}</ul></div>"
+
+    def _verdict(self) -> str:
+        asked = f"{self.buffer_km:g} km" + (f" and {self.gap}" if self.gap else "")
+        if self.ok:
+            return f"ok: no two splits touch or are within {asked} of each other"
+        more = "at least " if any(pair.stopped for pair in self.pairs) else ""
+        return f"LEAK: {more}{self.leaks:,} chips touch another split or are within {asked} of it"
+
+    def _tables(self) -> Iterator[tuple[list[str], list[list[str]]]]:
+        means = list(dict.fromkeys(name for facts in self.splits.values() for name in facts["means"]))
+        if self.splits:
+            header = [self.column, "chips", "places", "items", "from", "to", *(name.removesuffix("_fraction") for name in means)]
+            yield (
+                header,
+                [
+                    [
+                        name,
+                        *(f"{facts[key]:,}" for key in ("chips", "places", "items")),
+                        *((facts[key] or "-")[:10] for key in ("from", "to")),
+                        *("-" if facts["means"].get(mean) is None else f"{facts['means'][mean]:.3g}" for mean in means),
+                    ]
+                    for name, facts in self.splits.items()
+                ],
+            )
+        if self.pairs:
+            rows = [
+                [
+                    " - ".join(pair.splits),
+                    "-" if pair.distance_km is None else f"{pair.distance_km:,.3f} km",
+                    "-" if pair.days is None else f"{pair.days:,.2f}",
+                    f"{pair.leaks:,}{'+' if pair.stopped else ''}",
+                ]
+                for pair in self.pairs
+            ]
+            yield ["between", "distance", "days", "leaks"], rows
+
+    def _notes(self) -> Iterator[str]:
+        for pair in self.pairs:
+            for near in pair.examples[:SHOWN] if pair.leaks else ():
+                yield f"{' - '.join(pair.splits)}: {near.chips[0]} and {near.chips[1]} are {near.distance_km:.3f} km apart"
+        if self.duplicates.chips:
+            across = f", {self.duplicates.across:,} of them across splits" if self.duplicates.across else ""
+            yield f"{self.duplicates.chips:,} chips repeat the place and time of another{across}"
+            yield from (f"{one} and {other}" for one, other in self.duplicates.examples[:SHOWN])
+        if self.left_out:
+            yield "in no split: " + ", ".join(f"{count:,} {name}" for name, count in self.left_out.items())
