@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import geopandas
@@ -12,11 +13,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from matplotlib.collections import PolyCollection
+import shapely
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import xchip
-from xchip.plotting import plot, plot_scenes, preview
+from xchip.palette import SET_ASIDE, SPLITS
+from xchip.plotting import plot
 from xchip.testing import synthetic_stack
 
 
@@ -88,7 +92,7 @@ def test_categories(index, ax) -> None:
     colours = chips.get_facecolor()
     assert not np.array_equal(colours[0], colours[1])
     assert np.array_equal(colours[0], colours[2])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["test", "train"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "test"]
 
 
 def test_other_numbers_keep_their_range(index, ax) -> None:
@@ -132,25 +136,9 @@ def test_title_names_the_item_and_counts_chips(index, ax) -> None:
 
 
 def test_many_chips_are_drawn_fast(tmp_path: Path) -> None:
-    import time
-
-    n = 20_000
-    column, row = np.arange(n) % 200, np.arange(n) // 200
-    frame = pd.DataFrame(
-        {
-            "item_id": "synthetic",
-            "proj_code": "EPSG:32719",
-            "datetime": pd.NaT,
-            "proj_left": column * 2560.0,
-            "proj_right": (column + 1) * 2560.0,
-            "proj_top": row * -2560.0,
-            "proj_bottom": (row + 1) * -2560.0,
-            "cloud_fraction": np.where(column == row, np.nan, column / 200),
-        }
-    )
     start = time.perf_counter()
-    plot(frame).figure.savefig(tmp_path / "many.png")
-    assert time.perf_counter() - start < 10
+    plot(many(20_000)).figure.savefig(tmp_path / "many.png")
+    assert time.perf_counter() - start < 15
 
 
 def test_empty_index(index, ax) -> None:
@@ -163,57 +151,156 @@ def test_unknown_column(index) -> None:
         plot(index, "clouds")
 
 
-def test_too_many_categories(index) -> None:
-    with pytest.raises(ValueError, match=r"'chip_id' holds 25 different values; .* up to ten categories"):
-        plot(index, "chip_id")
+def test_of_many_categories_the_most_frequent_have_colours(index, ax) -> None:
+    frame = index.assign(tile=[f"T{min(number, 11):02d}" for number in range(len(index))])
+    plot(frame, "tile", ax=ax)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["T00", "T01", "T02", "T03", "T04", "T05", "T06", "T07", "T11", "3 others"]
+    (chips,) = ax.collections
+    assert len(np.unique(chips.get_facecolor(), axis=0)) == 10
 
 
-def test_preview_shows_the_pixels_of_each_row(ds, index) -> None:
-    rows = index.iloc[[7, 3, 12]]
-    figure = preview(rows, ds, percentiles=(0, 100))
-    assert [ax.get_xlabel().splitlines()[0] for ax in figure.axes] == rows.chip_id.tolist()
-    red = [ax.images[0].get_array()[..., 0] for ax in figure.axes]
-    for picture, row in zip(red, rows.itertuples(), strict=True):
-        window = {"y": slice(row.row_off, row.row_off + row.height), "x": slice(row.col_off, row.col_off + row.width)}
-        pixels = ds.red.isel(time=0, **window).values
-        order = np.argsort(pixels, axis=None)
-        assert (np.diff(picture.ravel()[order].astype(int)) >= 0).all()  # brighter pixels are drawn brighter
+def test_yes_and_no_are_categories(index, ax) -> None:
+    plot(index.assign(kept=index.cloud_fraction < 0.1), "kept", ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["False", "True"]
 
 
-def test_preview_captions(ds, index) -> None:
-    row = index.dropna(subset="cloud_fraction").head(1)
-    (ax,) = preview(row, ds).axes
-    assert ax.get_xlabel().splitlines()[1] == f"{row.cloud_fraction.iloc[0]:.0%} cloud"
+def test_dates_have_a_bar_of_dates(index, ax) -> None:
+    days = pd.date_range("2024-01-01", periods=len(index), freq="10D", tz="UTC").to_series(index=index.index)
+    plot(index.assign(datetime=days.where(index.chip_index_x > 0)), "datetime", ax=ax)
+    assert chips_of(ax).get_array().min() == (pd.Timestamp("2024-01-11") - pd.Timestamp(0)).days
+    ax.figure.canvas.draw()
+    assert {"Mar", "Jul"} <= {label.get_text() for label in ax.figure.axes[1].get_yticklabels()}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no value"]
 
 
-def test_preview_of_one_band_and_few_columns(ds, index) -> None:
-    figure = preview(index, ds, bands=["nir"], max_chips=5, columns=2)
-    assert len(figure.axes) == 5
-    picture = figure.axes[0].images[0].get_array()
-    assert np.array_equal(picture[..., 0], picture[..., 1])
-    assert {ax.get_subplotspec().get_gridspec().ncols for ax in figure.axes} == {2}
+def test_columns_of_any_dtype(index) -> None:
+    for values in ([1, None] * 13, [True, None] * 13):
+        for dtype in ("Int64", "boolean", "Float64", "category", "int64[pyarrow]", "string[pyarrow]"):
+            column = pd.Series(values[: len(index)], index=index.index, dtype=object).convert_dtypes().astype(dtype)
+            ax = plot(index.assign(mine=column), "mine")
+            assert "no value" in [text.get_text() for text in ax.get_legend().get_texts()], dtype
 
 
-def test_preview_refuses(ds, index) -> None:
-    with pytest.raises(ValueError, match="no rows to show"):
-        preview(index.head(0), ds)
-    with pytest.raises(ValueError, match=r"no bands \['swir'\]; the array has \['blue', .*choose with bands="):
-        preview(index, ds, bands=["red", "green", "swir"])
-    with pytest.raises(ValueError, match="one band or three"):
-        preview(index, ds, bands=["red", "green"])
+# -- lines around splits -----------------------------------------------------------------------------------------------
 
 
-def test_plot_scenes_has_a_picture_and_a_map_of_each_scene() -> None:
-    base = synthetic_stack(shape=(256, 256))
-    two = synthetic_stack(**{name: np.stack([base[name].values[0]] * 2) for name in ("red", "green", "blue", "scl")})
-    index = two.chips.index(64)
-    figure = plot_scenes(index, two, max_pixels=64)
-    upper = [ax for ax in figure.axes if ax.images]
-    assert len(upper) == 2
-    assert upper[0].images[0].get_array().shape == (64, 64, 4)
-    assert [len(ax.collections[0].get_paths()) for ax in upper] == [16, 16]
-    with pytest.raises(ValueError, match=r"no item of the index is in the stack, which has synthetic-0, synthetic-1"):
-        plot_scenes(index.assign(item_id="other"), two)
+def lines_of(ax) -> dict[str, list[np.ndarray]]:
+    """Colour of each set of lines -> its rings."""
+    return {to_hex(c.get_colors()[0]): c.get_segments() for c in ax.collections if isinstance(c, LineCollection)}
+
+
+def area_of(rings: list[np.ndarray]) -> float:
+    return sum(shapely.Polygon(ring).area for ring in rings)
+
+
+def test_lines_around_the_area_of_each_split(index, ax) -> None:
+    split = np.select([index.chip_index_x < 2, index.chip_index_x == 2], ["train", "buffer"], "test")
+    plot(index.assign(split=split), ax=ax)
+    lines = lines_of(ax)
+    assert set(lines) == {SPLITS["train"], SPLITS["test"]}
+    for name, columns in (("train", 2), ("test", 2)):
+        (ring,) = lines[SPLITS[name]]
+        box = shapely.box(*shapely.Polygon(ring).bounds)
+        assert shapely.Polygon(ring).equals(box)
+        assert area_of([ring]) == pytest.approx(columns * 1280 * 5 * 1280, rel=0.1)
+        rows = index[split == name]
+        assert rows.proj_left.min() < box.bounds[0] < box.bounds[2] < rows.proj_right.max()  # inside its own area
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "test"]
+
+
+def test_lines_of_another_column_and_none(index, ax) -> None:
+    rows = index.assign(split="train", tile=np.where(index.chip_index_y < 2, "a", "b"))
+    assert len(lines_of(plot(rows, outline="tile", ax=ax))) == 2
+    assert not lines_of(plot(rows, outline=None))
+    assert not lines_of(plot(rows, "split"))  # the colours say it
+    assert not lines_of(plot(index))
+    with pytest.raises(ValueError, match="no column 'tiles'; it has chip_id"):
+        plot(rows, outline="tiles")
+    with pytest.raises(ValueError, match=r"no column 'split' yet: xchip\.split makes it"):
+        plot(index, "split")
+
+
+def test_splits_look_the_same_on_every_map(index) -> None:
+    from xchip.selection.split import BUFFER
+
+    both = index.assign(split=np.where(index.chip_index_x < 2, "val", BUFFER))
+    colours = [to_hex(chips) for chips in plot(both, "split").collections[0].get_facecolor()]
+    assert set(colours) == {SPLITS["val"], SPLITS[SET_ASIDE]}
+    assert SET_ASIDE == BUFFER
+
+
+# -- many chips ----------------------------------------------------------------------------------------------------------
+
+
+def many(n: int, wide: int = 200) -> pd.DataFrame:
+    column, row = np.arange(n) % wide, np.arange(n) // wide
+    return pd.DataFrame(
+        {
+            "item_id": "synthetic",
+            "proj_code": "EPSG:32719",
+            "datetime": pd.NaT,
+            "proj_left": column * 2560.0,
+            "proj_right": (column + 1) * 2560.0,
+            "proj_top": row * -2560.0,
+            "proj_bottom": (row + 1) * -2560.0,
+            "cloud_fraction": np.where(column == row, np.nan, column / wide),
+            "split": np.where(column < wide // 2, "train", "test"),
+        }
+    )
+
+
+def test_a_million_chips_are_cells_with_their_mean(ax) -> None:
+    frame = many(1_000_000, 1000)
+    start = time.perf_counter()
+    plot(frame, ax=ax)
+    ax.figure.canvas.draw()
+    assert time.perf_counter() - start < 20
+    (cells,) = (image.get_array() for image in ax.images if image.get_array().ndim == 2)
+    lines = max(ax.images, key=lambda image: image.get_zorder()).get_array()
+    assert cells.shape == (600, 600)
+    assert np.allclose(cells.mean(axis=0), (np.arange(600) + 0.5) / 600, atol=2e-3)
+    assert ax.get_title(loc="left").splitlines()[-1] == "as cells of 4.3 km (mean of the chips)"
+    assert lines.shape == (600, 600, 4)
+    assert lines[300, :, 3].nonzero()[0].tolist() == [0, 299, 300, 599]  # the borders of two halves
+    assert ax.get_xlim() == (0, 2_560_000)
+    plot(frame, "split", ax=ax)
+    assert ax.get_title(loc="left").splitlines()[-1] == "as cells of 4.3 km (most frequent)"
+
+
+def test_cells_without_values_are_grey(ax) -> None:
+    frame = many(22_500, 150)
+    plot(frame.assign(cloud_fraction=frame.cloud_fraction.where(frame.proj_left > 0)), ax=ax, outline=None)
+    grey, cells = ax.images if ax.images[0].get_array().ndim == 3 else reversed(ax.images)
+    shown = np.asarray(grey.get_array())[..., 3] > 0
+    assert shown[:, :4].all()
+    assert (shown == np.ma.getmaskarray(cells.get_array())).all()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no valid pixels"]
+
+
+def test_cells_in_longitude_and_latitude(index, ax) -> None:
+    from shapely import MultiPolygon, box
+
+    n = 21_000
+    west = -180 + 0.001 * np.arange(n)
+    codes = np.where(np.arange(n) % 2, "EPSG:32601", "EPSG:32660")
+    edges = {f"proj_{edge}": 0.0 for edge in ("left", "bottom", "right", "top")}
+    frame = pd.DataFrame({"item_id": "a", "datetime": pd.NaT, "proj_code": codes, "cloud_fraction": 0.5, **edges})
+    shapes = shapely.box(west, 0, west + 0.001, 1)
+    shapes[0] = MultiPolygon([box(-180, 0, -179.9, 1), box(179.9, 0, 180, 1)])
+    plot(frame.assign(geometry=shapes), ax=ax)
+    cells = ax.images[0].get_array()
+    filled = ~np.ma.getmaskarray(cells).all(axis=0)
+    assert filled[:30].all()
+    assert not filled[60:-2].any()  # a chip across the antimeridian is not drawn around the Earth
+    assert filled[-1]
+    assert ax.get_title(loc="left").endswith("as cells of 0.6° (mean of the chips)")
+
+
+def test_chips_beneath_others_are_counted(index, ax) -> None:
+    later = pd.concat([index, index.head(3).assign(item_id="later")])
+    plot(later, ax=ax)
+    assert ax.get_title(loc="left") == "28 chips of 2 scenes\n3 of them beneath others of the same place"
 
 
 def test_no_axes_means_a_figure_without_pyplot_unless_it_is_in_use(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import geopandas
 import xchip
-from xchip.plotting import plot_scenes, preview
+from xchip.sheets import plot_scenes, preview
 
 items = sorted(Path({scenes!r}).glob("*/*.json"))
 
@@ -39,7 +39,7 @@ ds = xchip.stack(items)
 chips = ds.chips.extract(clear)
 
 plot_scenes(rows, ds).savefig({map!r}, dpi=110)
-preview(clear.sample(frac=1, random_state=1), ds).savefig({sheet!r}, dpi=110)
+preview(clear, n=24, seed=1).savefig({sheet!r}, dpi=110)
 """
 """What `run` does, for people to try; a test runs it."""
 
@@ -67,8 +67,9 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
     """
     import geopandas
 
-    from xchip.plotting import plot_scenes, preview, require_matplotlib
+    from xchip.axes import require_matplotlib
     from xchip.progress import Progress, SceneTasks
+    from xchip.sheets import plot_scenes, preview
     from xchip.testing import write_scene
 
     require_matplotlib()
@@ -96,7 +97,7 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
     clear = rows[(rows["nodata_fraction"] == 0) & (rows["cloud_fraction"] < 0.3)]
     ds = xchip.stack(items)
     plot_scenes(rows, ds).savefig(paths["map"], dpi=110)
-    preview((clear if len(clear) else rows).sample(frac=1, random_state=1), ds).savefig(paths["sheet"], dpi=110)
+    preview(clear if len(clear) else rows, n=24, seed=1).savefig(paths["sheet"], dpi=110)
 
     echo(f"{len(rows):,} chips; {len(clear):,} of them have data in every pixel and less than 30 % cloud.")
     echo("")

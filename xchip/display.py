@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from xchip.arrays import Xarray, as_dataset, pixel_grid, quality_of
 from xchip.grid import ChipGrid, PixelGrid, chip_grid
@@ -14,8 +14,11 @@ LONGEST, SHORTEST = 220, 16
 # Rows and columns of chips that can still be told apart at that size; of more, only some of the lines are drawn.
 MOST_CHIPS = 18
 MOST_LINES = 40
+# Letters of a value in a table that stays on one line.
+UNBROKEN = 24
 
 Rows = Iterable[tuple[str, object]]
+Table = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 def grid_html(grid: ChipGrid) -> str:
@@ -30,20 +33,57 @@ def grid_html(grid: ChipGrid) -> str:
     return accessor_html("xchip.ChipGrid", [*_chip_rows(grid), *_pixel_rows(grid.pixels)], grid)
 
 
-def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None) -> str:
-    """A title and rows of (name, value) as HTML, with a drawing of ``grid`` beside them. All text is escaped."""
-    name_style = "text-align:left;vertical-align:top;font-weight:normal;opacity:.65;padding:1px 12px 1px 0;white-space:nowrap"
+# Text has the colour of the page, by the names that JupyterLab and VS Code give it, else as it is inherited: no theme is
+# taken for granted, so that text can be read in a light one and in a dark one. Nothing paints a background.
+_BLOCK = (
+    "color:var(--jp-content-font-color1,var(--vscode-editor-foreground,inherit));display:flex;flex-wrap:wrap;gap:24px;"
+    "align-items:flex-start;font-size:13px;line-height:1.4"
+)
+_TABLE = "border-collapse:collapse;margin:0;font-size:inherit;color:inherit"
+_QUIET = "opacity:.75"
+_CELL = "text-align:left;vertical-align:top;overflow-wrap:anywhere"
+
+
+def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, table: Table | None = None) -> str:
+    """A title and rows of (name, value) as HTML. All text is escaped.
+
+    Parameters
+    ----------
+    title, rows
+        What is shown.
+    grid
+        Drawn beside the rows.
+    table
+        (names of columns, rows of as many values): shown below.
+
+    Examples
+    --------
+    >>> accessor_html("a <b>", [("name", "value")]).count("<b>")
+    0
+    """
+    name_style = f"{_CELL};{_QUIET};font-weight:normal;padding:1px 12px 1px 0;white-space:nowrap"
     cells = "".join(
         f'<tr><th style="{name_style}">{html.escape(str(name))}</th>'
-        f'<td style="text-align:left;padding:1px 0">{html.escape(str(value))}</td></tr>'
+        f'<td style="{_CELL};padding:1px 0">{html.escape(str(value))}</td></tr>'
         for name, value in rows
     )
     drawing = "" if grid is None else f'<div style="flex:none">{_drawing(grid)}</div>'
+    below = "" if table is None else f'<div style="flex:1 0 100%">{_table(*table)}</div>'
     return (
-        '<div style="display:flex;flex-wrap:wrap;gap:24px;align-items:flex-start;font-size:13px;line-height:1.4">'
-        f'<div><div style="font-weight:bold;margin-bottom:4px">{html.escape(title)}</div>'
-        f'<table style="border-collapse:collapse;margin:0;font-size:inherit"><tbody>{cells}</tbody></table></div>{drawing}</div>'
+        f'<div style="{_BLOCK}"><div><div style="font-weight:bold;margin-bottom:4px">{html.escape(title)}</div>'
+        f'<table style="{_TABLE}"><tbody>{cells}</tbody></table></div>{drawing}{below}</div>'
     )
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    def cell(tag: str, value: object, style: str = "") -> str:
+        text = str(value)
+        whole = ";white-space:nowrap" if len(text) <= UNBROKEN else ""  # long paths break anywhere, so that tables fit the page
+        return f'<{tag} style="{_CELL};padding:2px 16px 2px 0{whole}{style}">{html.escape(text)}</{tag}>'
+
+    head = "".join(cell("th", name, ";border-bottom:1px solid rgba(128,128,128,.5)") for name in names)
+    body = "".join(f"<tr>{''.join(cell('td', value) for value in row)}</tr>" for row in rows)
+    return f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def array_html(obj: Xarray) -> str:
@@ -123,7 +163,7 @@ def _drawing(grid: ChipGrid) -> str:
         corner = f'x="{1 + (x - left) * across:.1f}" y="{1 + (y - top) * down:.1f}"'
         return f'<rect {corner} width="{width * across:.1f}" height="{height * down:.1f}" {style}/>'
 
-    chip = 'fill="#3b82c4" fill-opacity=".22" stroke="#2b6ca8" stroke-width=".7"'
+    chip = 'fill="#3b82c4" fill-opacity=".22" stroke="#3f86c6" stroke-width=".7"'
     note = ""
     if not len(grid) or max(grid.shape) <= MOST_CHIPS:
         shapes = [
@@ -143,11 +183,11 @@ def _drawing(grid: ChipGrid) -> str:
             f"M{1 + (x - left) * across:.1f} {1 + (first_y - top) * down:.1f}v{(last_y - first_y) * down:.1f}"
             for x in columns[::every_x]
         ]
-        shapes.append(f'<path d="{"".join(lines)}" stroke="#2b6ca8" stroke-width=".5"/>')
+        shapes.append(f'<path d="{"".join(lines)}" stroke="#3f86c6" stroke-width=".5"/>')
         steps = [f"{step} {name}" for step, name in ((every_y, "rows"), (every_x, "columns")) if step > 1]
         note = f"a line every {' and '.join(steps)} of chips" if steps else ""
     scene = rect(0, 0, height, width, 'fill="none" stroke="currentColor" stroke-width="1.2"')
-    caption = f'<div style="opacity:.65;font-size:11px">{note}</div>' if note else ""
+    caption = f'<div style="{_QUIET};font-size:11px">{note}</div>' if note else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide + 2:.0f}" height="{tall + 2:.0f}" role="img" '
         f'aria-label="chips on the scene">{"".join(shapes)}{scene}</svg>{caption}'

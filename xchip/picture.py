@@ -14,6 +14,31 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+RGB = ("red", "green", "blue")
+
+
+def picture_bands(ds: xr.Dataset) -> list[str]:
+    """The bands of a picture of ``ds``: red, green and blue, by name or by ``attrs["common_name"]``; else the first.
+
+    Raises
+    ------
+    ValueError
+        If there are no bands.
+
+    Examples
+    --------
+    >>> import xchip.testing
+    >>> ds = xchip.testing.synthetic_stack(shape=(64, 64))
+    >>> picture_bands(ds), picture_bands(ds[["nir", "red"]])
+    (['red', 'green', 'blue'], ['nir'])
+    """
+    if not ds.data_vars:
+        raise ValueError("there are no bands to show")
+    common = {str(band.attrs["common_name"]): str(name) for name, band in ds.data_vars.items() if "common_name" in band.attrs}
+    found = [name if name in ds.data_vars else common.get(name) for name in RGB]
+    return [str(name) for name in (list(ds.data_vars)[:1] if None in found else found)]
+
+
 def choose_bands(ds: xr.Dataset, bands: Sequence[str]) -> xr.Dataset:
     """The bands of a picture: one, or three for red, green and blue.
 
@@ -54,9 +79,11 @@ def grey_range(values: np.ndarray, percentiles: tuple[float, float], bright: flo
 
 
 def bright_part(rows: pd.DataFrame) -> float:
-    """Which part of the chips' valid pixels is cloud or snow, 0 to 1."""
+    """Which part of the chips' valid pixels is cloud or snow, 0 to 1; 0 where the index does not tell."""
+    if not {"nodata_fraction", "cloud_fraction", "snow_fraction"} <= set(rows):
+        return 0.0
     valid = (1 - rows["nodata_fraction"]) * rows["width"] * rows["height"]
-    bright = (rows["cloud_fraction"] + rows["snow_fraction"]) * valid
+    bright = (rows["cloud_fraction"].fillna(0) + rows["snow_fraction"].fillna(0)) * valid
     return float(bright.sum() / valid.sum()) if valid.sum() else 0.0
 
 

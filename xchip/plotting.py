@@ -1,4 +1,4 @@
-"""Pictures: a map of an index, and a sheet of chips. They need matplotlib, which the extra ``plot`` installs.
+"""Pictures: a map of an index. They need matplotlib, which the extra ``plot`` installs. Sheets of chips: `xchip.sheets`.
 
 A function that is given no axes draws on a plain `matplotlib.figure.Figure`, which needs no display, keeps no global state
 and can be saved anywhere. Where pyplot is already loaded, or in IPython and notebooks, `plot` makes its figure with pyplot
@@ -10,64 +10,79 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.index import frame_of
-from xchip.picture import band_values, bright_part, choose_bands, extent_of, grey_range, to_rgba
+from xchip.axes import (
+    GREY,
+    PALE,
+    draw_colorbar,
+    draw_legend,
+    label_axes,
+    missing_handle,
+    require_matplotlib,
+    shortened,
+    title_of,
+    unit_of,
+)
+from xchip.cells import Cells, cells_of, inner_border
+from xchip.palette import FRACTIONS, SET_ASIDE, Categories, categories_of, is_category, numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLOURS = {
-    "nodata_fraction": "Greys",
-    "defective_fraction": "RdPu",
-    "cloud_fraction": "YlGnBu",
-    "shadow_fraction": "Purples",
-    "snow_fraction": "PuBu",
-    "water_fraction": "Blues",
-    "clear_fraction": "YlGn",
-}
-"""Colour map of each fraction; "viridis" for other numbers."""
-CATEGORIES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#882255", "#999933", "#44aa99")
-INK, PALE = "#333333", "#f2f2f2"
+    from xchip.archive.storage import StorageOptions
+
+MOST_OUTLINES = 20_000
+"""Chips that are drawn one by one, in a second or two; more become cells."""
+WITH_EDGES = 5_000
+"""Chips that have a line around them."""
+
+_PLACE = ("item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top", "geometry")
 
 
 def plot(
     index: Any,
     column: str = "cloud_fraction",
     *,
+    outline: str | None = "split",
     ax: Axes | None = None,
     cmap: Any = None,
     vmin: float | None = None,
     vmax: float | None = None,
     title: str | None = None,
     colorbar: bool = True,
+    storage: StorageOptions | None = None,
 ) -> Axes:
     """A map of an index: each chip in the colour of ``column``. Chips without a value are grey and hatched.
 
-    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude.
-    Chips of several scenes of one place lie on each other, the last row on top: pick a scene first.
+    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude. The
+    last row is on top where chips of several scenes lie on each other. More than 20,000 chips are not drawn one by one: square
+    cells, 600 of them across the map, show the mean of the chips that lie there, or what most of them are. The title says so.
 
     Parameters
     ----------
     index
-        An index: GeoDataFrame, path of a GeoParquet file or folder, pyarrow Table, or a lazy frame, which is computed.
+        An index: a path or a list of them, a GeoDataFrame, a pyarrow Table, or a lazy frame, which is computed.
     column
-        What to show: numbers (fractions are shown as percentages, 0 to 100 %), or up to ten categories.
+        What to show: numbers (fractions are shown as percentages, 0 to 100 %), dates, or categories: the nine most frequent
+        have a colour each where there are more than ten.
+    outline
+        A column of few values, around whose areas lines are drawn: by default the splits, where the index has some. None: no
+        lines.
     ax
         Where to draw; a new figure without it.
     cmap, vmin, vmax
         Colour map and range of numbers.
     title
-        Above the map; by default the item and its date where there is one item.
+        Above the map; by default the item and its date where there is one item, and how many chips there are.
     colorbar
         Whether to draw the colour bar, or the legend of categories.
+    storage
+        How a bucket is reached, if ``index`` is a URL.
 
     Returns
     -------
@@ -79,7 +94,7 @@ def plot(
     ImportError
         Without matplotlib; the message names the extra.
     ValueError
-        If there is no such column, or it holds more than ten categories.
+        If there is no such column.
 
     Examples
     --------
@@ -89,317 +104,225 @@ def plot(
     'easting (km), EPSG:32719'
     """
     require_matplotlib()
-    from matplotlib.collections import PolyCollection
+    from xchip.archive.read import column_names
 
-    frame = _frame(index)
+    if outline == column:
+        outline = None
+    frame = columns_of(index, [*_PLACE, column, *([outline] if outline else [])], storage)
+    for name in (column, outline):
+        if name is not None and name not in frame.columns and name != "split":
+            raise ValueError(f"the index has no column {name!r}; it has {', '.join(column_names(index, storage=storage))}")
     if column not in frame.columns:
-        raise ValueError(f"the index has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
-    ax = _new_axes() if ax is None else ax
-    corners, owner = _outlines(frame, ax)
-    values = frame[column]
-    missing = values.isna().to_numpy(bool)[owner]
-    line = 0.5 if len(corners) <= 5000 else 0.0
-
-    if missing.any():
-        pick = np.flatnonzero(missing)
-        ax.add_collection(
-            PolyCollection([corners[i] for i in pick], facecolor=PALE, edgecolor="#c4c4c4", hatch="////", linewidth=line)
-        )
-    pick = np.flatnonzero(~missing)
-    chips = PolyCollection([corners[i] for i in pick], edgecolor="white", linewidth=line)
-    if values.dtype.kind in "iufb":
-        fraction = str(column).endswith("_fraction")
-        chips.set_array(values.to_numpy(float)[owner[pick]])
-        chips.set_cmap(cmap or COLOURS.get(column, "viridis"))
-        chips.set_clim(0 if fraction and vmin is None else vmin, 1 if fraction and vmax is None else vmax)
-        if colorbar:
-            _colorbar(ax, chips, column)
-        handles = []
+        raise ValueError(f"the index has no column {column!r} yet: xchip.split makes it")
+    places = places_of(frame)
+    ax = _new_axes(places) if ax is None else ax
+    places.set_up(ax)
+    values, picture, handles = frame[column], None, list[Any]()
+    categories = categories_of(values, cmap) if is_category(values) else None
+    if categories is not None:
+        handles += _draw_categories(ax, places, categories)
     else:
-        handles = _paint_categories(chips, values.astype(str).to_numpy()[owner[pick]], column, cmap)
-    ax.add_collection(chips)
+        picture = _draw_numbers(ax, places, values, cmap, vmin, vmax)
+    if outline in frame.columns:
+        handles += _draw_lines(ax, places, categories_of(frame[outline].where(frame[outline] != SET_ASIDE)))
+    if _draw_missing(ax, places, values.isna().to_numpy(bool)[places.owner]):
+        handles.append(missing_handle(column, hatched=places.cells is None))
     if colorbar:
-        _legend(ax, handles, missing.any(), column)
-    ax.set_title(_title(frame) if title is None else title, loc="left", fontsize="medium")
+        if picture is not None:
+            draw_colorbar(ax, picture, values)
+        draw_legend(ax, handles)
+    heading = title_of(frame) if title is None else title
+    ax.set_title("\n".join(filter(None, [heading, places.note(categories is not None)])), loc="left", fontsize="medium")
     return ax
 
 
-def preview(
-    rows: Any,
-    ds: xr.Dataset,
-    *,
-    bands: Sequence[str] = ("red", "green", "blue"),
-    max_chips: int = 24,
-    columns: int | None = None,
-    percentiles: tuple[float, float] = (2, 98),
-) -> Figure:
-    """A sheet of chips, with the id and the fraction of cloud beneath each.
-
-    Parameters
-    ----------
-    rows
-        Rows of an index whose items are in ``ds``.
-    ds
-        The stack to read them from. Only the chips on the sheet are read.
-    bands
-        Three for a colour picture, or one.
-    max_chips
-        How many chips at most: the first rows.
-    columns
-        Chips in a row of the sheet; nearly square without it.
-    percentiles
-        The range of the land's grey values that is spread, scene by scene; clouds and snow do not count.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If there are no rows, or ``ds`` has no such bands.
-
-    Examples
-    --------
-    >>> import xchip.testing
-    >>> ds = xchip.testing.synthetic_stack(shape=(256, 256))
-    >>> sheet = preview(ds.chips.index(64), ds, max_chips=6)
-    >>> len(sheet.axes)
-    6
-    """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    frame = _frame(rows).head(max_chips)
-    if frame.empty:
-        raise ValueError("there are no rows to show")
-    pixels = choose_bands(ds, bands).chips.extract(frame, pad=True).compute()
-    values, valid = band_values(pixels, bands)  # (chip, y, x, band), (chip, y, x)
-    columns = columns or math.ceil(math.sqrt(1.4 * len(frame)))
-    n_rows = -(-len(frame) // columns)
-    figure = Figure(figsize=(1.75 * columns, 2.05 * n_rows), layout="constrained")
-    captions = [_caption(*pair) for pair in zip(frame["chip_id"], frame["cloud_fraction"], strict=True)]
-    for own in frame.groupby("item_id", sort=False).indices.values():
-        low, high = grey_range(values[own][valid[own]], percentiles, bright_part(frame.iloc[own]))
-        for chip in own:
-            ax = figure.add_subplot(n_rows, columns, chip + 1)
-            ax.imshow(to_rgba(values[chip], valid[chip], low, high), interpolation="nearest")
-            ax.set(xticks=[], yticks=[], facecolor=PALE)
-            ax.spines[:].set_visible(False)
-            ax.set_xlabel(captions[chip], fontsize=6.5, color=INK, labelpad=3)
-    return figure
+# --- which rows -------------------------------------------------------------------------------------------------------
 
 
-def plot_scenes(
-    index: Any,
-    ds: xr.Dataset,
-    column: str = "cloud_fraction",
-    *,
-    bands: Sequence[str] = ("red", "green", "blue"),
-    max_pixels: int = 900,
-    percentiles: tuple[float, float] = (2, 98),
-) -> Figure:
-    """Each scene of a stack twice: as a picture with the chips' outlines, and beneath it the map of the index.
+def columns_of(index: Any, wanted: Sequence[str], storage: StorageOptions | None = None) -> pd.DataFrame:
+    """The rows of an index, in those of the ``wanted`` columns that it has."""
+    from xchip.archive.read import column_names, rows_of
 
-    Parameters
-    ----------
-    index
-        Rows of items that are in ``ds``; see `plot`.
-    ds
-        The stack. Whole scenes are read, one after the other.
-    column
-        What the map shows.
-    bands
-        Three for a colour picture, or one.
-    max_pixels
-        Width and height of the picture at most: every n-th pixel is drawn.
-    percentiles
-        As for `preview`.
+    known = set(column_names(index, storage=storage))
+    return rows_of(index, [name for name in dict.fromkeys(wanted) if name in known], storage=storage)
 
-    Returns
-    -------
-    matplotlib.figure.Figure
 
-    Raises
-    ------
-    ValueError
-        If no item of the index is in ``ds``, or it has no such bands.
-    """
-    require_matplotlib()
+# --- where they are ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the chips of an index lie on a map."""
+
+    crs: str
+    """Of the map: the chips' own if they share one, else longitude and latitude."""
+    boxes: np.ndarray
+    """float64 (parts, 4): left, bottom, right, top of each part of a chip."""
+    owner: np.ndarray
+    """Which row each part is of: footprints across the antimeridian have two."""
+    shapes: Any
+    """The parts as shapely polygons, which footprints are; None where chips are rectangles."""
+    cells: Cells | None
+    """Cells in place of chips, where there are many."""
+
+    @property
+    def corners(self) -> Any:
+        """Corner coordinates (n, 2) of each part."""
+        import shapely
+
+        if self.shapes is None:
+            left, bottom, right, top = self.boxes.T
+            return np.stack([left, bottom, right, bottom, right, top, left, top], axis=1).reshape(-1, 4, 2)
+        points, part = shapely.get_coordinates(shapely.get_exterior_ring(self.shapes), return_index=True)
+        return np.split(points, np.flatnonzero(np.diff(part)) + 1) if len(self.shapes) else []
+
+    def set_up(self, ax: Axes) -> None:
+        """Label and limit the axes."""
+        from pyproj import CRS
+
+        crs = CRS(self.crs)
+        label_axes(ax, crs, self.crs)
+        if not len(self.boxes):
+            return
+        (left, bottom), (right, top) = self.boxes[:, :2].min(axis=0), self.boxes[:, 2:].max(axis=0)
+        ax.set(xlim=(left, right), ylim=(bottom, top))
+        if crs.is_geographic:
+            ax.set_aspect(1 / max(0.05, math.cos(math.radians((bottom + top) / 2))))
+
+    def note(self, categories: bool) -> str:
+        """What the map can't show by itself."""
+        if self.cells is not None:
+            from pyproj import CRS
+
+            size, unit = self.cells.size, unit_of(CRS(self.crs))
+            size, unit = (size / 1000, "km") if unit == "m" else (size, unit)
+            space = "" if unit == "°" else " "
+            return f"as cells of {size:.2g}{space}{unit} ({'most frequent' if categories else 'mean of the chips'})"
+        hidden = len(self.boxes) - len(np.unique(self.boxes[:, [0, 3]], axis=0))
+        return f"{hidden:,} of them beneath others of the same place" if hidden else ""
+
+
+def places_of(frame: pd.DataFrame) -> Places:
+    """Where the rows lie."""
+    import shapely
+
+    codes = frame["proj_code"].dropna().unique()
+    if len(codes) == 1:
+        boxes = np.stack([frame[f"proj_{edge}"].to_numpy(np.float64) for edge in ("left", "bottom", "right", "top")], axis=1)
+        crs, owner, parts = str(codes[0]), np.arange(len(frame)), None
+    else:
+        shapes = frame["geometry"].to_numpy()
+        if len(shapes) and isinstance(shapes[0], bytes):
+            shapes = shapely.from_wkb(shapes)
+        parts, owner = shapely.get_parts(shapes, return_index=True)
+        crs, boxes = "EPSG:4326", shapely.bounds(parts).reshape(-1, 4)
+    cells = cells_of(boxes) if len(boxes) > MOST_OUTLINES else None
+    return Places(crs, boxes, owner, parts, cells)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _draw_numbers(ax: Axes, places: Places, values: pd.Series, cmap: Any, vmin: float | None, vmax: float | None) -> Any:
+    """The chips' collection, or the image of cells: what a colour bar is of."""
+    numbers, fraction = numbers_of(values), str(values.name).endswith("_fraction")
+    valid = ~np.isnan(numbers)[places.owner]
+    if places.cells is None:
+        picture: Any = _polygons(ax, places, valid)
+        picture.set_array(numbers[places.owner[valid]])
+    else:
+        picture = _image(ax, places.cells, np.ma.masked_invalid(places.cells.mean(numbers[places.owner])))
+    picture.set_cmap(cmap or FRACTIONS.get(str(values.name), "viridis"))
+    picture.set_clim(0 if fraction and vmin is None else vmin, 1 if fraction and vmax is None else vmax)
+    return picture
+
+
+def _draw_categories(ax: Axes, places: Places, paint: Categories) -> list[Any]:
+    """Chips in the colours of their categories; the handles of a legend."""
+    import matplotlib.colors
+    from matplotlib.patches import Patch
+
+    codes = paint.codes[places.owner]
+    colours = np.array([matplotlib.colors.to_rgba(colour) for colour in paint.colours]).reshape(-1, 4)
+    if places.cells is None:
+        _polygons(ax, places, codes >= 0).set_facecolor(colours[codes[codes >= 0]])
+    else:
+        most = places.cells.most(codes, len(colours))
+        _image(ax, places.cells, np.concatenate([colours, np.zeros((1, 4))])[most])
+    return [Patch(facecolor=colour, label=shortened(name, 24)) for name, colour in zip(paint.names, paint.colours, strict=True)]
+
+
+def _draw_missing(ax: Axes, places: Places, missing: np.ndarray) -> bool:
+    """Mark parts without a value; whether there is anything to see of it."""
+    if not missing.any():
+        return False
+    if places.cells is None:
+        _polygons(ax, places, missing).set(facecolor=PALE, edgecolor=GREY, hatch="////")
+        return True
+    from matplotlib.colors import to_rgba
+
+    empty = (np.rint(places.cells.total(where=missing)) > 0) & (np.rint(places.cells.total(where=~missing)) == 0)
+    _image(ax, places.cells, empty[..., None] * np.array(to_rgba(GREY)))
+    return bool(empty.any())
+
+
+def _polygons(ax: Axes, places: Places, which: np.ndarray) -> Any:
     from matplotlib.collections import PolyCollection
+
+    corners, line = places.corners, 0.5 if len(places.boxes) <= WITH_EDGES else 0.0
+    chips = PolyCollection([corners[part] for part in np.flatnonzero(which)], edgecolor="white", linewidth=line)
+    ax.add_collection(chips)
+    return chips
+
+
+def _image(ax: Axes, cells: Cells, values: Any) -> Any:
+    """Cells as an image that leaves the axes as they are."""
+    limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim(), "aspect": ax.get_aspect()}
+    picture = ax.imshow(values, extent=cells.extent, interpolation="nearest", aspect=ax.get_aspect())
+    ax.set(**limits)
+    return picture
+
+
+def _draw_lines(ax: Axes, places: Places, paint: Categories) -> list[Any]:
+    """Lines around the area of each category, inside of it, so that neighbours' lines lie side by side; handles of a legend."""
+    import matplotlib.colors
+    import shapely
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
+    codes = paint.codes[places.owner]
+    if places.cells is not None:
+        most = places.cells.most(codes, len(paint.names))
+        lines = np.zeros((*places.cells.shape, 4))
+        for code, colour in enumerate(paint.colours):
+            lines[inner_border(most == code)] = matplotlib.colors.to_rgba(colour)
+        _image(ax, places.cells, lines).set_zorder(3)
+    else:
+        shapes = shapely.box(*places.boxes.T) if places.shapes is None else places.shapes
+        inset = 0.03 * float(np.median(places.boxes[:, 2] - places.boxes[:, 0])) if len(places.boxes) else 0.0
+        for code, colour in enumerate(paint.colours):
+            area = shapely.union_all(shapes[codes == code]).buffer(-inset, join_style="mitre")
+            rings = [shapely.get_coordinates(ring) for ring in shapely.get_parts(shapely.boundary(area))]
+            ax.add_collection(LineCollection(rings, colors=[colour], linewidths=1.6, zorder=3))
+    return [
+        Line2D([], [], color=colour, linewidth=1.6, label=shortened(name, 24))
+        for name, colour in zip(paint.names, paint.colours, strict=True)
+    ]
+
+
+def _new_axes(places: Places) -> Axes:
+    """Axes on a figure of their own, as wide as the map needs; notebooks show it."""
     from matplotlib.figure import Figure
 
-    frame = _frame(index)
-    ids = [str(item_id) for item_id in np.atleast_1d(ds["item_id"].values)]
-    shown = [item_id for item_id in ids if (frame["item_id"] == item_id).any()]
-    if not shown:
-        raise ValueError(f"no item of the index is in the stack, which has {', '.join(ids)}")
-    step = max(1, -(-max(ds.sizes["y"], ds.sizes["x"]) // max_pixels))
-    from xchip.arrays import as_dataset
-
-    small = as_dataset(choose_bands(ds, bands)).isel(y=slice(None, None, step), x=slice(None, None, step))
-    extent = extent_of(ds)
-
-    figure = Figure(figsize=(3.5 * len(shown) + 0.9, 7.3), layout="constrained")
-    axes = figure.subplots(2, len(shown), sharex=True, sharey=True, squeeze=False)
-    for number, item_id in enumerate(shown):
-        upper, lower = axes[:, number]
-        rows = frame[frame["item_id"] == item_id]
-        scene = small.isel(time=ids.index(item_id)) if "time" in small.dims else small
-        values, valid = band_values(scene.compute(), bands)
-        low, high = grey_range(values[valid], percentiles, bright_part(rows))
-        corners, _ = _outlines(rows, upper)
-        upper.imshow(to_rgba(values, valid, low, high), extent=extent, interpolation="antialiased", zorder=0)
-        upper.add_collection(PolyCollection(corners, facecolor="none", edgecolor="white", linewidth=0.4, alpha=0.55))
-        upper.set_title(_title(rows), loc="left", fontsize="medium")
-        plot(rows, column, ax=lower, colorbar=False, title="")
-        for ax in (upper, lower):
-            ax.set(xlim=extent[:2], ylim=extent[2:], facecolor="white")
-            ax.label_outer()
-    chips = [c for ax in axes[1] for c in ax.collections if c.get_array() is not None]
-    if chips:
-        _colorbar(list(axes[1]), chips[0], column)
-    missing = frame[column].isna().any()
-    if missing:
-        _legend(axes[1, -1], [], True, column)
-    return figure
-
-
-def require_matplotlib() -> None:
-    """Raise an ImportError that names the extra where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'xchip[plot]'") from error
-
-
-def _new_axes() -> Axes:
-    from matplotlib.figure import Figure
-
+    ratio = 1.0
+    if len(places.boxes):
+        width, height = places.boxes[:, 2:].max(axis=0) - places.boxes[:, :2].min(axis=0)
+        ratio = float(np.clip(width / height if height else 1, 0.5, 2))
+    figsize = (max(4.6, 4.6 * ratio + 2), 6.0) if ratio <= 1.3 else (8.0, 6 / ratio + 1.8)
     ipython = sys.modules.get("IPython")
     interactive = ipython is not None and ipython.get_ipython() is not None
     if "matplotlib.pyplot" in sys.modules or interactive:
         import matplotlib.pyplot
 
-        return matplotlib.pyplot.subplots(figsize=(7, 6), layout="constrained")[1]
-    return Figure(figsize=(7, 6), layout="constrained").subplots()
-
-
-def _frame(index: Any) -> pd.DataFrame:
-    if isinstance(index, (str, Path)):
-        import geopandas
-
-        return geopandas.read_parquet(index)
-    return frame_of(index)
-
-
-def _outlines(frame: pd.DataFrame, ax: Axes) -> tuple[Any, np.ndarray]:
-    """(corner coordinates of each polygon, row of the frame that each belongs to); sets the axes up for them."""
-    codes = frame["proj_code"].dropna().unique()
-    if len(codes) == 1:
-        left, bottom, right, top = (frame[f"proj_{edge}"].to_numpy() for edge in ("left", "bottom", "right", "top"))
-        corners: Any = np.stack([left, bottom, right, bottom, right, top, left, top], axis=1).reshape(-1, 4, 2)
-        _label_axes(ax, str(codes[0]))
-        owner = np.arange(len(frame))
-    else:
-        corners, owner = _footprints(frame)
-        _label_axes(ax, "EPSG:4326")
-    if len(corners):
-        points = np.concatenate(list(corners))
-        low, high = points.min(axis=0), points.max(axis=0)
-        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        if len(codes) != 1:
-            ax.set_aspect(1 / max(0.05, math.cos(math.radians((low[1] + high[1]) / 2))))
-    return corners, owner
-
-
-def _footprints(frame: pd.DataFrame) -> tuple[list[np.ndarray], np.ndarray]:
-    import shapely
-
-    shapes = frame["geometry"].to_numpy()
-    if len(shapes) and isinstance(shapes[0], bytes):
-        shapes = shapely.from_wkb(shapes)
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    points, part = shapely.get_coordinates(shapely.get_exterior_ring(parts), return_index=True)
-    return np.split(points, np.flatnonzero(np.diff(part)) + 1) if len(parts) else [], owner
-
-
-def _label_axes(ax: Axes, proj_code: str) -> None:
-    import pyproj
-
-    crs = pyproj.CRS(proj_code)
-    name = proj_code if len(proj_code) < 20 else crs.name
-    ax.set_aspect("equal")
-    ax.locator_params(nbins=5)
-    ax.tick_params(labelsize="small", colors=INK)
-    ax.spines[:].set_color("#bbbbbb")
-    if crs.is_geographic:
-        ax.set(xlabel="longitude (°)", ylabel="latitude (°)")
-        return
-    unit = crs.axis_info[0].unit_name
-    if unit == "metre":
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value / 1000:,.6g}")
-    unit = {"metre": "km"}.get(unit, unit)
-    ax.set(xlabel=f"easting ({unit}), {name}", ylabel=f"northing ({unit})")
-
-
-def _colorbar(axes: Any, chips: Any, column: str) -> None:
-    first = axes[0] if isinstance(axes, list) else axes
-    bar = first.figure.colorbar(chips, ax=axes, shrink=0.85, pad=0.02, aspect=28)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize="small", length=0)
-    bar.set_label(_units(column), fontsize="small")
-    if column.endswith("_fraction"):
-        bar.formatter = lambda value, _: f"{value:.0%}"
-        bar.update_ticks()
-
-
-def _units(column: str) -> str:
-    if not column.endswith("_fraction"):
-        return column
-    pixels = "all pixels" if column == "nodata_fraction" else "valid pixels"
-    return f"{column.removesuffix('_fraction')} (% of the chip's {pixels})"
-
-
-def _paint_categories(chips: Any, labels: np.ndarray, column: str, cmap: Any) -> list[Any]:
-    """Colour ``chips`` by label; the handles of a legend."""
-    import matplotlib
-    from matplotlib.patches import Patch
-
-    names = sorted(set(labels))
-    if len(names) > len(CATEGORIES):
-        raise ValueError(f"column {column!r} holds {len(names)} different values; a map shows numbers, or up to ten categories")
-    palette = CATEGORIES if cmap is None else [matplotlib.colormaps[cmap](i / max(1, len(names) - 1)) for i in range(len(names))]
-    colours = dict(zip(names, palette, strict=False))
-    chips.set_facecolor([colours[label] for label in labels])
-    return [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
-
-
-def _legend(ax: Axes, handles: list[Any], missing: bool, column: str) -> None:
-    from matplotlib.patches import Patch
-
-    if missing:
-        label = "no valid pixels" if column.endswith("_fraction") else "no value"
-        handles = [*handles, Patch(facecolor=PALE, edgecolor="#c4c4c4", hatch="////", label=label)]
-    if handles:
-        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2, "borderpad": 0.2}
-        ax.legend(handles=handles, ncols=5, frameon=False, fontsize="small", handlelength=1.4, columnspacing=1.0, **place)
-
-
-def _title(frame: pd.DataFrame) -> str:
-    chips = f"{len(frame):,} chips" if len(frame) != 1 else "1 chip"
-    items = frame["item_id"].unique()
-    if len(items) != 1:
-        return f"{chips} of {len(items):,} scenes"
-    dates = frame["datetime"].dropna()
-    day = f", {dates.iloc[0]:%Y-%m-%d}" if len(dates) else ""
-    return f"{_short(str(items[0]), 34)}{day}\n{chips}"
-
-
-def _caption(chip_id: str, cloud: float) -> str:
-    return f"{_short(chip_id, 26)}\n{'no valid pixels' if math.isnan(cloud) else f'{cloud:.0%} cloud'}"
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"…{text[1 - length :]}"
+        return matplotlib.pyplot.subplots(figsize=figsize, layout="constrained")[1]
+    return Figure(figsize=figsize, layout="constrained").subplots()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import time
@@ -51,7 +52,11 @@ class Progress:
     def __enter__(self) -> Progress:
         stream = sys.stderr if self.stream is None else self.stream
         if self.stream is None and _in_notebook():
-            from tqdm.auto import tqdm
+            # Not tqdm.auto: without ipywidgets it warns at length before it draws the same bar as text.
+            if importlib.util.find_spec("ipywidgets") is not None:
+                from tqdm.notebook import tqdm
+            else:
+                from tqdm import tqdm
         elif stream.isatty():
             from tqdm import tqdm
         else:
