@@ -333,6 +333,16 @@ def test_items_that_are_given(sentinel: list[Path]) -> None:
         open_chips(rows, BANDS, items=[*sentinel, sentinel[1]])
 
 
+def test_tables_of_stacchip_tell_positions_alone(sentinel: list[Path], tmp_path: Path) -> None:
+    rows = index_of(sentinel[0], 64, max_nodata=0.5)
+    table = xchip.read_index(xchip.write_index(rows, tmp_path / "theirs.parquet", schema="stacchip"), chip_size=64)
+    assert table.proj_code.isna().all()
+    ours, theirs = open_chips(rows, BANDS), open_chips(table, BANDS, items=sentinel)
+    assert theirs.chip_id.values.tolist() == ours.chip_id.values.tolist()
+    for band in BANDS:
+        np.testing.assert_array_equal(theirs[band].values, ours[band].values)
+
+
 def test_hrefs_that_lead_nowhere(sentinel: list[Path], landsat: Path) -> None:
     rows = index_of(sentinel[0])
     with pytest.raises(

@@ -108,7 +108,7 @@ def fingerprint_of(item: Mapping[str, Any]) -> str:
 
 
 FINGERPRINT = "xchip:fingerprint"
-"""Member of an item that an archive keeps in another form than it was given, because its files were brought into the archive, say:
+"""Member of an item that an archive keeps in another form than it was given, say because its files were brought into the archive:
 the fingerprint of the item as it was given."""
 
 

@@ -93,7 +93,7 @@ class Store:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A path of this machine to write a large file to; at the end of the block it becomes ``name``, or goes if that raises."""
+        """A path of this machine to write a large file to. At the block's end it becomes ``name``; if that raises, it goes."""
         if self.is_local:
             target = self.local(name)
             aside = self._aside(target)

@@ -76,7 +76,8 @@ def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_t
     try:
         if job.prepare is not None:
             item, before = job.prepare(item, job.store, job.attempts)
-        rows, tries = retrying(lambda signing: rows_of_item(item, href, job.recipe, signing), job.pixels, attempts=job.attempts)
+        pixels = _pixels_of(item, job)
+        rows, tries = retrying(lambda signing: rows_of_item(item, href, job.recipe, signing), pixels, attempts=job.attempts)
     except GivenUp as failure:
         history = tuple(event.to_dict() for event in (*before, *failure.history))
         last = failure.history[-1]
@@ -84,6 +85,15 @@ def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_t
     history = tuple(event.to_dict() for event in (*before, *tries))
     part = _store(item, rows, fingerprint, job)
     return Record("done", *key, fingerprint, now(), attempts_in(tries) + 1, history, part=part)
+
+
+def _pixels_of(item: dict[str, Any], job: Job) -> StorageOptions:
+    """How the item's files are reached: as the archive is, once they are all in it."""
+    if job.prepare is None:
+        return job.pixels
+    root = job.store.path() + "/"
+    hrefs = (asset.get("href") for asset in item["assets"].values())
+    return job.store.storage if all(isinstance(href, str) and href.startswith(root) for href in hrefs) else job.pixels
 
 
 def identity_of(item: dict[str, Any]) -> tuple[str | None, str]:

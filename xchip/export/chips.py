@@ -10,10 +10,12 @@ import numpy as np
 import xarray as xr
 
 from xchip.archive.storage import StorageOptions
+from xchip.export.lazy import band_arrays
 from xchip.export.pixels import ChipReader
 from xchip.export.plan import tile_shape
 from xchip.export.rows import ChipRows, chip_table, coordinates
 from xchip.export.scenes import Items, given_items, survey
+from xchip.export.sequences import is_series, sequence_dataset
 from xchip.stac.harmonize import Harmonize
 
 CHUNK = 128
@@ -42,9 +44,14 @@ class ChipTable:
             band.name: (("chip", "y", "x"), array, dict(band.attrs))
             for band, array in zip(self.reader.bands, arrays, strict=True)
         }
+        return xr.Dataset(bands, coordinates(self.coords, positions), self.attrs)
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """The sensor, where all chips have one."""
         sensors = {ref.sensor for ref in self.rows.items}
-        attrs = {"sensor": sensors.pop()} if len(sensors) == 1 and None not in sensors else {}
-        return xr.Dataset(bands, coordinates(self.coords, positions), attrs)
+        sensor = sensors.pop() if len(sensors) == 1 else None
+        return {} if sensor is None else {"sensor": sensor}
 
 
 def chip_source(
@@ -92,6 +99,9 @@ def open_chips(
     of positions reads their chunks, so choose rows of the index instead. A block of a file is decoded once for all chips of
     a chunk that lie in it, and kept for the chunks that follow (256 MB a process).
 
+    Rows that `xchip.series` made give (chip, time, y, x): a chip is a place, and ``time`` its steps. Steps without a row are
+    nodata.
+
     Parameters
     ----------
     index
@@ -109,7 +119,7 @@ def open_chips(
     pad
         Allow chips of several sizes: all are padded below and to the right to the largest.
     chunks
-        Chips in a chunk, best 64 to 256.
+        Chips in a chunk, best 64 to 256; those of all steps count.
     storage, pixels
         How index and items, and how rasters are reached; ``pixels`` defaults to ``storage``.
 
@@ -118,12 +128,15 @@ def open_chips(
     xarray.Dataset
         Variables in the data type of the files, as stored (the type that holds all, where sensors differ). Pixels outside of an
         item are nodata, or 0 where none is declared. Coordinates on ``chip``: chip_id, item_id, datetime, proj_code, the edges
-        proj_left, proj_bottom, proj_right and proj_top, collection, chip_index_x and chip_index_y.
+        proj_left, proj_bottom, proj_right and proj_top, collection, chip_index_x and chip_index_y. Of a series: on ``chip``
+        place_id, proj_code and the edges; on (chip, time) datetime, item_id, chip_id, collection (NaT or "" where there is no
+        row) and observed, which says whether there is one.
 
     Raises
     ------
     ValueError
-        If the index has no rows, or chips of several sizes and ``pad`` is False; or if sensors declare different nodata.
+        If the index has no rows, or chips of several sizes and ``pad`` is False; if sensors declare different nodata; if rows
+        of a series are of one place and step.
     xchip.ItemError
         For an item that can't be used; when it is computed, also for one that has not the bands, data types, nodata values,
         scales and offsets of the first of its collection and sensor, and for a file that can't be read.
@@ -142,39 +155,26 @@ def open_chips(
     if chunks < 1:
         raise ValueError(f"chunks is the number of chips in a chunk, at least 1, got {chunks}")
     table = chip_source(index, assets, items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels)
+    if is_series(table.coords):
+        return sequence_dataset(table, chunks)
     return table.dataset(slice(None), lazy_arrays(table, chunks))
 
 
 def lazy_arrays(table: ChipTable, chunk: int) -> list[Any]:
-    """Dask arrays (chip, y, x), one a band: a task for each chunk and band, and one value that the bands of a chunk share."""
-    import dask.array as da
-    from dask._task_spec import DataNode, Task, TaskRef
-    from dask.array.core import getter
-    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+    """Dask arrays (chip, y, x), one a band."""
+    from dask.base import tokenize
 
     rows, reader = table.rows, table.reader
-    token = da.core.tokenize(*(array for array in vars(rows).values()), reader.items.assets, reader.tile, reader.size, chunk)
-    starts = range(0, len(rows), chunk)
-    lengths = tuple(min(chunk, len(rows) - start) for start in starts)
-    shared = f"chip-rows-{token}"
-    parts: dict[Any, Any] = {}
-    for number, start in enumerate(starts):
-        some = rows.take(slice(start, start + chunk))
-        parts[shared, number] = DataNode((shared, number), _Chunk(some, reader.only(some)))
-    layers: dict[str, Any] = {shared: MaterializedLayer(parts)}
-    everything = (slice(None), slice(None), slice(None))
-    arrays = []
-    for band_number, band in enumerate(reader.bands):
-        name = f"chips-{band.name}-{token}"
-        # As dask reads arrays: it hands a slice of the result down to the getter, so that no more is read than is asked for.
-        tasks = {
-            (name, number, 0, 0): Task((name, number, 0, 0), getter, TaskRef((shared, number)), (band_number, *everything))
-            for number in range(len(lengths))
-        }
-        graph = HighLevelGraph({**layers, name: MaterializedLayer(tasks)}, {shared: set(), name: {shared}})
-        chunks = (lengths, (reader.size[0],), (reader.size[1],))
-        arrays.append(da.Array(graph, name, chunks, dtype=band.dtype))
-    return arrays
+    token = tokenize(*(array for array in vars(rows).values()), reader.items.assets, reader.tile, reader.size, chunk)
+    some = [rows.take(slice(start, start + chunk)) for start in range(0, len(rows), chunk)]
+    return band_arrays(
+        [_Chunk(part, reader.only(part)) for part in some],
+        [len(part) for part in some],
+        reader.size,
+        [band.dtype for band in reader.bands],
+        [band.name for band in reader.bands],
+        token,
+    )
 
 
 @dataclass(frozen=True)

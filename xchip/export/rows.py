@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.extract import CHIP_COORDS
-from xchip.index import frame_of
+from xchip.index import SERIES, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from xchip.archive.storage import StorageOptions
 
-COORDS = (*CHIP_COORDS, "collection", "chip_index_x", "chip_index_y")
-"""Columns of the index that become coordinates of chips."""
+COORDS = (*CHIP_COORDS, "collection", "chip_index_x", "chip_index_y", *SERIES)
+"""Columns of the index that become coordinates of chips; the last ones are those of a series."""
 
 _NEEDED = ("chip_id", "item_id", "width", "height", "col_off", "row_off", "proj_code", "proj_left", "proj_top")
 _ITEM = ("item_id", "collection", "item_href", "sensor", "proj_code")

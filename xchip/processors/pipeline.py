@@ -84,8 +84,7 @@ def process(
         max_nodata=values["max_nodata"],
         max_cloud=values["max_cloud_fraction"],
         storage=storage,
-        # Copies are in the archive, and reached as it is.
-        pixels=storage if values["copy"] else pixels,
+        pixels=pixels,
         prepare=Stage(pixels),
         client=client,
         workers=workers,
