@@ -51,6 +51,7 @@ _HOMES = {
     "read_index": "xchip.archive.read",
     "sample": "xchip.selection.sample",
     "search": "xchip.stac.search",
+    "series": "xchip.selection.series",
     "split": "xchip.selection.split",
     "stack": "xchip.stac.stack",
     "stitch": "xchip.stitching",
@@ -98,6 +99,7 @@ __all__ = [
     "sample",
     "search",
     "sensors",
+    "series",
     "split",
     "stack",
     "stitch",
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
     from xchip.selection.layers import around, inside
     from xchip.selection.report import AuditReport
     from xchip.selection.sample import sample
+    from xchip.selection.series import series
     from xchip.selection.split import split
     from xchip.sensors import SensorProfile
     from xchip.sheets import preview
