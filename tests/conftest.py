@@ -10,7 +10,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Timings are no test results here, and examples are the same in every run.
-settings.register_profile("xchip", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "xchip",
+    deadline=None,
+    derandomize=True,
+    max_examples=int(os.environ.get("XCHIP_EXAMPLES", 60)),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("xchip")
 
 
