@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from archives import ledger_lines, make_items, parts, rows
+from processes import dask_cluster
 
 import xchip
 from xchip.archive.ledger import fingerprint_of, segments
@@ -426,6 +428,33 @@ def test_workers_that_are_killed_are_survived(tmp_path: Path) -> None:
     assert (report.done, report.failed) == (150, 0)
     assert_rows_of(archive, items)
     assert not list(archive.rglob("*.tmp")) or all(path.name.startswith(".") for path in archive.rglob("*.tmp"))
+
+
+@pytest.mark.server
+def test_a_scheduler_that_is_lost_ends_the_run(tmp_path: Path) -> None:
+    from distributed import Client
+
+    items = make_items(tmp_path, 150)
+    archive = tmp_path / "a"
+    with dask_cluster(tmp_path) as address, Client(address, set_as_default=False) as client:
+        (scheduler,) = [one for one in psutil.Process().children() if "scheduler" in one.cmdline()]
+
+        def kill() -> None:
+            while sum(1 for _ in archive.glob("index/*/*/index.parquet")) < 20:
+                time.sleep(0.005)
+            scheduler.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(OSError, match=r"(?s)cluster is lost .*run again to go on"):
+            build(items, archive, client=client)
+        killer.join()
+    recorded = parts_of(Store(str(archive))).num_rows
+    assert recorded >= 10
+    report = build(items, archive, client=False)
+    assert (report.failed, report.skipped + report.done) == (0, 150)
+    assert report.skipped == recorded
+    assert_rows_of(archive, items)
 
 
 def test_malloc_settings_that_are_slow_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

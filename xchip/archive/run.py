@@ -305,7 +305,10 @@ def _found(items: Any, on_error: OnError, storage: StorageOptions) -> Iterator[F
             nothing = False
             fetched = {position: pool.submit(_fetch, entry, storage) for position, entry in enumerate(batch) if _is_url(entry)}
             for position, entry in enumerate(batch):
-                found, errors = fetched[position].result() if position in fetched else _fetch(entry, storage)
+                if position not in fetched:  # also a file of very many: one after another
+                    yield from open_items([entry], How(on_error, storage.open_file))
+                    continue
+                found, errors = fetched[position].result()
                 yield from found
                 for what, error in errors:
                     on_error(what, error)
@@ -317,8 +320,8 @@ def _is_url(entry: Any) -> bool:
     return isinstance(entry, str) and "://" in entry
 
 
-def _fetch(entry: Any, storage: StorageOptions) -> tuple[list[Found], list[tuple[str, Exception]]]:
-    """The items of an entry, and what could not be read of it."""
+def _fetch(entry: str, storage: StorageOptions) -> tuple[list[Found], list[tuple[str, Exception]]]:
+    """The items behind a URL, and what could not be read of it."""
     errors: list[tuple[str, Exception]] = []
     how = How(lambda what, error: errors.append((what, error)), storage.open_file)
     return list(open_items([entry], how)), errors
