@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -32,9 +33,12 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def free_port(below: int = 50_000) -> int:
-    """A port that nobody listens on, low enough that 10,000 more is a port too: SeaweedFS takes both."""
-    for port in range(20_000 + os.getpid() % 10_000, below):
+def free_port() -> int:
+    """A port that nobody listens on, low enough that 10,000 more is a free port too: SeaweedFS takes both.
+
+    Drawn at random, for the tests of other files look for ports at the same time.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 500):
         with socket.socket() as first, socket.socket() as second:
             try:
                 first.bind(("127.0.0.1", port))
@@ -108,7 +112,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     }
     (folder / "s3.json").write_text(json.dumps(users))
     (folder / "data").mkdir()
-    master, volume, filer, s3 = (free_port() + step for step in (0, 1, 2, 3))
+    master, volume, filer, s3 = (free_port() for _ in range(4))
     command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
     command += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
