@@ -90,15 +90,6 @@ def test_lines_that_the_demo_prints_do_the_same(demo: tuple[Path, str], monkeypa
     assert names["chips"].sizes["chip"] == len(names["clear"])
 
 
-def test_readme_runs_after_the_demo(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(demo[0])
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 6
-    names: dict[str, object] = {}
-    exec("\n".join(blocks), names)
-    assert names["mean"].sizes == {"time": 2, "chip_y": 4, "chip_x": 4}
-
-
 def test_demo_scenes_may_be_few_and_chips_not_square(tmp_path: Path) -> None:
     result = run("demo", "-o", tmp_path / "out", "--scenes", 1, "--pixels", 256, "--size", "64x128")
     assert result.exit_code == 0, result.output

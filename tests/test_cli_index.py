@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -256,7 +257,9 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """The command line in a process group of its own, as a terminal would have it."""
     command = [sys.executable, "-c", "from xchip.cli import main; main()", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, **pipes, **options)
+    # What a shell starts in the background ignores Ctrl-C, and hands that on.
+    heeds_it = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=heeds_it, **pipes, **options)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])

@@ -78,6 +78,14 @@ class ChipsAccessor:
             ``nodata_fraction`` of all pixels; ``defective_``, ``cloud_``, ``shadow_``, ``snow_``, ``water_`` and
             ``clear_fraction`` of the valid ones, NaN where none is valid. float64 (time, chip_y, chip_x); lazy if the
             array is. chip_y and chip_x are chip indices. In a stack of several items the grid is the stack's.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+        >>> stats = ds.chips.stats(256)
+        >>> stats.cloud_fraction.dims, stats.cloud_fraction.shape
+        (('time', 'chip_y', 'chip_x'), (1, 2, 3))
         """
         from xchip.stats import chip_stats
 
@@ -105,6 +113,14 @@ class ChipsAccessor:
         -------
         xarray.DataArray
             float64 (time, sum, chip_y, chip_x), or without time like the array; lazy if the array is.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+        >>> brightness = ds.chips.sums(lambda red, cells: cells.sum(red)[None], "red", 256, n=1)
+        >>> brightness.sizes["chip_x"], bool((brightness > 0).all())
+        (3, True)
         """
         from xchip.stats import chip_sums
 
@@ -150,6 +166,14 @@ class ChipsAccessor:
         -------
         dask_geopandas.GeoDataFrame or geopandas.GeoDataFrame
             Lazy for dask-backed arrays: one partition a time step, spatial partitions known. Immediate for NumPy.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+        >>> rows = ds.chips.index(256, max_nodata=0.5)
+        >>> rows.chip_id.tolist()[:2], rows.col_off.tolist()[:2]
+        (['synthetic-0-0-0', 'synthetic-0-1-0'], [0, 256])
         """
         from xchip.index import Limits, array_index
 
@@ -235,6 +259,13 @@ class ChipsAccessor:
         ------
         IndexError
             Outside the grid.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+        >>> dict(ds.chips.isel(chip_y=1, chip_x=2, size=256).sizes)
+        {'time': 1, 'y': 256, 'x': 256}
         """
         from xchip.extract import isel_chip
 
@@ -263,6 +294,15 @@ class ChipsAccessor:
         ------
         ValueError
             If a row's item or window is not in the array, or chips differ in size and ``pad`` is False.
+
+        Examples
+        --------
+        >>> import xchip.testing
+        >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
+        >>> rows = ds.chips.index(256)
+        >>> chips = ds.chips.extract(rows[rows.chip_index_x == 0])
+        >>> dict(chips.sizes), chips.chip_id.values.tolist()
+        ({'chip': 2, 'y': 256, 'x': 256}, ['synthetic-0-0-0', 'synthetic-0-0-1'])
         """
         from xchip.extract import extract_rows
         from xchip.index import frame_of

@@ -1,4 +1,10 @@
-"""Pixel quality: one class a pixel for every product, and rules that say how to get there, as data."""
+"""Pixel quality: one class a pixel for every product, and rules that say how to get there, as data.
+
+>>> mask = values("mask", {NODATA: [0], CLOUD: [2, 3]}, source="flight manual, table 3")
+>>> flags = bits("flags", {CLOUD: [1, 2], WATER: [(4, 2, 0b11)]}, source="bits 1 and 2; bits 4-5 = 11")
+>>> mask.codes(np.array([0, 1, 2], "uint8")).tolist(), flags.codes(np.array([0b100, 0b110000], "uint16")).tolist()
+([0, 6, 2], [2, 5])
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,13 @@ import numpy as np
 
 
 class QualityClass(IntEnum):
-    """What a pixel is. Where several apply, the lowest number wins."""
+    """What a pixel is. Where several apply, the lowest number wins.
+
+    Examples
+    --------
+    >>> [f"{one.name} {one.value}" for one in QualityClass][:4]
+    ['NODATA 0', 'DEFECTIVE 1', 'CLOUD 2', 'SHADOW 3']
+    """
 
     NODATA = 0
     DEFECTIVE = 1

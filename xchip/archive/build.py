@@ -90,6 +90,16 @@ def index_items(
         If there are no items, or an option is out of range.
     xchip.ItemError
         For an item that can't be understood: here if its metadata show it, in the task if only the file does.
+
+    Examples
+    --------
+    >>> import tempfile, xchip.testing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     items = [xchip.testing.write_scene(folder, item_id=f"synthetic-{n}", shape=(256, 256)) for n in range(2)]
+    ...     index = index_items(items, size=128, max_nodata=0.5)  # nothing is read yet
+    ...     rows = index.compute()
+    >>> index.npartitions, rows.chip_id.iloc[0]
+    (2, 'synthetic-0-0-0')
     """
     recipe = Recipe(size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     if isinstance(size, ChipGrid):

@@ -13,7 +13,17 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """The outcome of `xchip.build_index`."""
+    """The outcome of `xchip.build_index`. ``print`` shows it, a notebook as tables.
+
+    Examples
+    --------
+    >>> import tempfile, xchip, xchip.testing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(256, 256))
+    ...     report = xchip.build_index(item, f"{folder}/archive", 128, progress=False)
+    >>> report.done, report.skipped, report.failed, report.rows, len(report.failures)
+    (1, 0, 0, 4, 0)
+    """
 
     path: str
     """The archive."""

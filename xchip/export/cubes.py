@@ -24,6 +24,17 @@ class Cubes:
     A cube has ``pixels`` (n, bands, height, width), and ``week_norm``, ``hour_norm``, ``lat_norm`` and ``lon_norm``, float32
     (n, 2): (sin, cos), as `xchip.export.sample.encodings` says. Bands are those of Clay in its order, unless others are asked
     for. The same chips make the same bytes.
+
+    Examples
+    --------
+    >>> import tempfile, xchip, xchip.testing
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(256, 256))
+    ...     index = xchip.index_items(item, size=128).compute()
+    ...     report = xchip.export_chips(index, f"{folder}/chips", Cubes(size=3), assets=["red", "nir"], progress=False)
+    ...     sorted(path.name for path in Path(folder, "chips").rglob("*.npz"))
+    ['cube_0.npz', 'cube_1.npz']
     """
 
     name: ClassVar[str] = "npz"

@@ -25,6 +25,17 @@ class GeoTiffs:
 
     Tiled, deflate, in the data type that holds all bands. Chips keep their own size, also those that a border has cut. A
     GeoTIFF has one nodata value: bands that declare different ones can't be in one file.
+
+    Examples
+    --------
+    >>> import tempfile, xchip, xchip.testing
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(256, 256))
+    ...     index = xchip.index_items(item, size=128).compute()
+    ...     report = xchip.export_chips(index, f"{folder}/chips", GeoTiffs(), assets=["red", "nir"], progress=False)
+    ...     sorted(path.name for path in Path(folder, "chips").rglob("*.tif"))[:2]
+    ['synthetic-scene-0-0.tif', 'synthetic-scene-0-1.tif']
     """
 
     name: ClassVar[str] = "tif"

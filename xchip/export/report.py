@@ -11,7 +11,18 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """The outcome of `xchip.export_chips` and `xchip.prechip`; of one part, where there are several."""
+    """The outcome of `xchip.export_chips` and `xchip.prechip`; of one part, where there are several.
+
+    Examples
+    --------
+    >>> import tempfile, xchip, xchip.testing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(256, 256))
+    ...     index = xchip.index_items(item, size=128).compute()
+    ...     report = xchip.export_chips(index, f"{folder}/chips", "tif", progress=False)
+    >>> report.done, report.skipped, report.failed, report.files
+    (4, 0, 0, 4)
+    """
 
     path: str
     """Where the files are."""

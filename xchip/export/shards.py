@@ -27,6 +27,17 @@ class Shards:
     The JSON has the chip's ids, date, CRS, edges and bands, nodata of each band (null where none is declared), and the
     encodings of `xchip.export.sample.encodings`. Keys are collection and chip id, percent-encoded, for webdataset ends a key at
     the first dot.
+
+    Examples
+    --------
+    >>> import tempfile, xchip, xchip.testing
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     item = xchip.testing.write_scene(folder, shape=(256, 256))
+    ...     index = xchip.index_items(item, size=128).compute()
+    ...     report = xchip.export_chips(index, f"{folder}/chips", Shards(size=3), assets=["red", "nir"], progress=False)
+    ...     sorted(path.name for path in Path(folder, "chips").rglob("*.tar"))
+    ['shard-000000.tar', 'shard-000001.tar']
     """
 
     name: ClassVar[str] = "tar"

@@ -216,6 +216,12 @@ def clay_batch(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ------
     ValueError
         If samples are of several sensors, which Clay can't take at once.
+
+    Examples
+    --------
+    Batches of a `ChipDataset`::
+
+        loader = DataLoader(ChipDataset(index), batch_size=32, shuffle=True, collate_fn=clay_batch)
     """
     torch = the_torch()
     first = samples[0]

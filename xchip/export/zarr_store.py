@@ -26,6 +26,13 @@ class ZarrStore:
     Arrays are (chip, y, x), one a band, in the order of the index, with the ids, dates, CRS codes and edges of chips as
     coordinates. The nodata value is in the attribute ``nodata``, and not in ``_FillValue``, which would have readers turn
     integers into floats. Chips that could not be read are nodata, or 0 where none is declared, and are listed as failed.
+
+    Examples
+    --------
+    Chunks of 64 chips, 8 of them in a file; it takes ``xchip[zarr]``::
+
+        xchip.export_chips(index, "s3://bucket/chips", ZarrStore(chunk=64, shard=512), assets=["red", "nir"])
+        xarray.open_zarr("s3://bucket/chips/chips.zarr")
     """
 
     name: ClassVar[str] = "zarr"

@@ -58,7 +58,16 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The outcome of `xchip.audit`. ``print`` shows it, a notebook as tables; `to_json` gives a file's text."""
+    """The outcome of `xchip.audit`. ``print`` shows it, a notebook as tables; `to_json` gives a file's text.
+
+    Examples
+    --------
+    >>> import xchip.testing
+    >>> index = xchip.testing.synthetic_stack(shape=(256, 1280)).chips.index(256, item_id="scene")
+    >>> report = xchip.audit(index.assign(split=["train", "train", "buffer", "test", "test"]), buffer_km=1)
+    >>> report.ok, report.splits["train"]["chips"], report.left_out
+    (True, 2, {'buffer': 1})
+    """
 
     buffer_km: float
     """Least distance that was asked for; touching chips are a leak with 0 too."""

@@ -11,7 +11,17 @@ from xchip.quality import NodataRule, QualityRule
 
 
 class ItemError(ValueError):
-    """An item that can't be used. The message begins ``item '<id>'``, and says what is missing and where it was looked for."""
+    """An item that can't be used. The message begins ``item '<id>'``, and says what is missing and where it was looked for.
+
+    Examples
+    --------
+    >>> import xchip
+    >>> try:
+    ...     xchip.stack({"type": "Feature", "id": "bare", "properties": {}, "assets": {}, "links": []})
+    ... except ItemError as error:
+    ...     print(error.item_id)
+    bare
+    """
 
     def __init__(self, item_id: str, problem: str) -> None:
         super().__init__(f"item {item_id!r}: {problem}")

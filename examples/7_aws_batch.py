@@ -1,0 +1,50 @@
+# %% [markdown]
+# # An array job on AWS Batch
+#
+# No cluster is needed to share work: each child of an array job takes its part of the items, and all write to one archive. The
+# command of the job is
+#
+#     xchip index --items-file s3://bucket/items.txt --array -o s3://bucket/archive
+#
+# AWS Batch tells each child its number in two environment variables. Here three processes on this machine stand for the
+# children. On other systems say `--part I/N`.
+
+# %%
+from xchip.testing import write_scene
+
+items = [write_scene("xchip-demo/batch/scenes", item_id=f"synthetic-{n}", seed=n, shape=(512, 512)) for n in range(7)]
+folder = "xchip-demo/batch"  # or s3://bucket; items may also come from a search: --api, --collection, --bbox, --datetime
+
+# %% [markdown]
+# **The list of items**, a path or URL a line.
+
+# %%
+from pathlib import Path
+
+Path(f"{folder}/items.txt").write_text("".join(f"{item}\n" for item in items))
+
+# %% [markdown]
+# **The children.** They know nothing of each other. A child that is killed and started again goes on where it was.
+
+# %%
+import os
+import subprocess
+import sys
+
+program = Path(sys.executable).with_name("xchip")
+command = [program, "index", "--items-file", f"{folder}/items.txt", "--array", "-o", f"{folder}/archive", "--size", "128"]
+children = []
+for number in range(3):
+    variables = {"AWS_BATCH_JOB_ARRAY_INDEX": str(number), "AWS_BATCH_JOB_ARRAY_SIZE": "3"}
+    children.append(subprocess.Popen([*command, "--threads", "1"], env=os.environ | variables, stdout=subprocess.PIPE, text=True))
+for number, child in enumerate(children):
+    print(f"child {number}: {child.communicate()[0].strip()}")
+    if child.returncode:  # 3: some items failed; `xchip status --failures` tells which, and why
+        raise SystemExit(f"child {number} ended with status {child.returncode}")
+
+# %% [markdown]
+# **Afterwards**: what is done, and one sorted file of all parts.
+
+# %%
+for words in (["status", f"{folder}/archive"], ["merge", f"{folder}/archive", "-o", f"{folder}/all.parquet"]):
+    print(subprocess.run([program, *words], check=True, capture_output=True, text=True).stdout.strip())
