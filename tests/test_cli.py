@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +16,6 @@ import xchip
 from xchip.cli.info import _conditions
 from xchip.quality import BitField
 from xchip.testing import write_scene
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ BOA_OFFSET = "boa_offset"
 processing baseline 04.00, -1000 or 0. Null for items that leave it undecided, and for other products."""
 
 SERIES = ("place_id", "step", "steps")
-"""Further columns that `xchip.series` adds: the place, which step of its sequence a row is, int32 from 0, and how many steps there
-are."""
+"""Further columns that `xchip.series` adds: the place, which step of its sequence a row is, int32 from 0, and how many steps
+there are."""
 
 KEPT_CHIPS = 20_000
 """Footprints of larger grids are not kept in memory: one takes some 300 bytes."""
