@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import Asked, Fault, RangeServer
@@ -350,13 +351,17 @@ def read(server: RangeServer, file: str = COG, storage: StorageOptions = UNSIGNE
     return retrying(lambda storage: whole(storage.sign(f"{server.url}/{file}")), storage, sleep=asleep, **options)
 
 
+# Where nothing answers a HEAD, newer versions go on with a GET, and older ones give up.
+GETS_AFTER_HEAD = tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) >= (3, 11)
+
+
 # A file is opened with one HEAD and one GET; then come ranges, two at a time, each asked for three times if need be.
 @pytest.mark.parametrize(
     ("fault", "history"),
     [
         (between(0, 3, Fault(status=503)), ["overcome", "transient"]),
         (between(0, 3, Fault(status=429, headers={"Retry-After": "1"})), ["overcome", "transient"]),
-        (between(0, 3, Fault(reset=True)), ["overcome", "transient"]),
+        (between(0, 3, Fault(reset=True)), ["overcome"] if GETS_AFTER_HEAD else ["overcome", "transient"]),
         (between(0, 1, Fault(status=500)), ["overcome"]),
         (between(3, 5, Fault(status=503)), ["overcome"]),
         (between(3, 23, Fault(status=503)), ["overcome", "transient"]),
@@ -381,11 +386,11 @@ def test_reading_goes_on_through(
 def test_a_stalled_connection_is_given_up(rasters: Path, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     end = threading.Event()
-    with RangeServer(rasters, fault=between(0, 1, Fault(stall=end))) as server:
+    with RangeServer(rasters, fault=between(0, 2, Fault(stall=end))) as server:
         outcome = read(server)
         end.set()
         np.testing.assert_array_equal(outcome.value, expected)
-        assert kinds(outcome.history) == ["transient"]
+        assert kinds(outcome.history) == ["transient"] * (1 if GETS_AFTER_HEAD else 2)
         assert "too slow" in outcome.history[0].message
 
 
