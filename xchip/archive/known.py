@@ -69,4 +69,4 @@ def _number(name: str) -> int:
 
 
 def _fingerprint_number(fingerprint: str) -> int:
-    return int(fingerprint[:16], 16)
+    return int(fingerprint[:16] or "0", 16)  # a part of other software has none, and equals no item

@@ -246,7 +246,7 @@ def _compute(parts: Sequence[Any]) -> list[Any]:
 
 
 def _write_part(writer: Any, part: Any, number: int) -> str:
-    return writer(part() if isinstance(part, _Call) else part, number)
+    return writer(_run(part), number)
 
 
 def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:

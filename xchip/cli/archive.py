@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import PROBLEMS, archive_access, storage_of
+from xchip.cli.options import PROBLEMS, archive_access, say_progress, storage_of
 
 
 @click.command()
@@ -64,7 +64,7 @@ def merge(
         storage=storage_of(**access),
         memory=memory,
         chip_size=chip_size,
-        progress=_say_progress if sys.stderr.isatty() else None,
+        progress=say_progress if sys.stderr.isatty() else None,
     )
     click.echo(f"merged into {merged}")
 
@@ -78,10 +78,6 @@ def _values(pairs: tuple[str, ...]) -> dict[str, list[str]]:
             raise click.UsageError(f"--drop is like collection=landsat, got {pair!r}.")
         found.setdefault(column, []).append(value)
     return found
-
-
-def _say_progress(what: str, count: int, of: int) -> None:
-    click.echo(f"\r{count:,} of {of:,} {what} ", err=True, nl=count == of)
 
 
 @click.command()

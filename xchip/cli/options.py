@@ -94,3 +94,8 @@ def storage_of(
     from xchip.archive.storage import StorageOptions
 
     return StorageOptions(endpoint=endpoint, region=region, profile=profile, unsigned=unsigned, **more)
+
+
+def say_progress(what: str, count: int, of: int) -> None:
+    """How far a job is, on one line of a terminal that each call writes anew."""
+    click.echo(f"\r{count:,} of {of:,} {what} ", err=True, nl=count == of)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import storage_of
+from xchip.cli.options import say_progress, storage_of
 from xchip.cli.rows import box_of, filters_of, names_of
 from xchip.cli.running import cluster_of, refuse_two_crews, take
 
@@ -55,7 +56,7 @@ def stats(index: str, output: str | None, **options: Any) -> None:
             storage=archive,
             pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             client=client,
-            progress=_say_progress if sys.stderr.isatty() else None,
+            progress=partial(say_progress, "chips") if sys.stderr.isatty() else None,
             **take(options, "sensor harmonize skip_nodata sample seed threads"),
         )
     if output is None:
@@ -67,7 +68,3 @@ def stats(index: str, output: str | None, **options: Any) -> None:
         for band, mean, std, low, high in zip(one.bands, one.mean, one.std, one.min, one.max, strict=True):
             click.echo(f"  {band:{width}}  mean {mean:12.4f}  std {std:12.4f}  from {low:g} to {high:g}")
     click.echo(f"written to {found.write(output, storage=archive)}")
-
-
-def _say_progress(done: int, total: int) -> None:
-    click.echo(f"\r{done:,} of {total:,} chips ", err=True, nl=done == total)
