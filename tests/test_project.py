@@ -138,6 +138,19 @@ def test_import_xchip_loads_no_more_than_xarray_does() -> None:
     assert run_python(code).split() == ["xchip"]
 
 
+def test_an_index_is_written_without_loading_distributed(tmp_path: Path) -> None:
+    code = (
+        "import sys, dask, xchip, xchip.testing\n"
+        f"items = [xchip.testing.write_scene({str(tmp_path)!r}, item_id=name, shape=(256, 256)) for name in 'ab']\n"
+        "for number, names in enumerate((items[:1], items)):\n"
+        f"    xchip.write_index(xchip.index_items(names, 128), {str(tmp_path)!r} + f'/{{number}}.parquet')\n"
+        "with dask.config.set(scheduler='threads'):\n"
+        f"    xchip.write_index(xchip.index_items(items, 128), {str(tmp_path)!r} + '/parts')\n"
+        "print('distributed' in sys.modules)"
+    )
+    assert run_python(code).strip() == "False"
+
+
 def test_import_xchip_loads_nothing_heavy() -> None:
     heavy = (
         "matplotlib torch distributed dask pystac pystac_client stackstac rasterio rioxarray geopandas dask_geopandas shapely "

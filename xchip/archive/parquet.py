@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -240,9 +241,24 @@ def _compute(parts: Sequence[Any]) -> list[Any]:
     """The results of delayed ``parts``, on the cluster or scheduler that the user has chosen, else on threads."""
     import dask
 
-    # One task alone runs in this thread: to wake another costs more than it can give.
-    alone = len(parts) == 1 and len(parts[0].dask) == 1 and dask.base.get_scheduler() is None
-    return list(dask.compute(*parts, scheduler="synchronous") if alone else dask.compute(*parts))
+    scheduler = _scheduler()
+    if scheduler is dask.threaded.get and len(parts) == 1 and len(parts[0].dask) == 1:
+        scheduler = dask.get  # one task alone runs in this thread: to wake another costs more than it can give
+    return list(dask.compute(*parts, scheduler=scheduler))
+
+
+def _scheduler() -> Any:
+    """What `dask.compute` is told to run on; None leaves it to dask.
+
+    Asked for a scheduler by name, or for the default, dask imports distributed to see whether there is a client: 25 MB and some
+    tenths of a second. Where nobody has imported it yet there is none.
+    """
+    import dask
+
+    chosen = dask.config.get("scheduler", None)
+    if chosen is None and ("distributed" not in sys.modules or dask.base.get_scheduler() is None):
+        chosen = "threads"
+    return dask.base.named_schedulers.get(chosen) if isinstance(chosen, str) else None
 
 
 def _write_part(writer: Any, part: Any, number: int) -> str:
