@@ -26,6 +26,7 @@ import xchip
 from xchip.export.blocks import BLOCKS, fresh_canvas, kept_canvas
 from xchip.export.chips import ChipTable, chip_source, lazy_arrays, open_chips
 from xchip.export.pixels import ChipReader
+from xchip.stac import tiles
 from xchip.stac.pool import POOL
 from xchip.stac.regrid import Box
 from xchip.testing import raise_if_dask_computes
@@ -255,9 +256,9 @@ class CountingDataset:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dataset, name)
 
-    def read(self, indexes: Any, window: Any) -> np.ndarray:
+    def read(self, indexes: Any, window: Any, out: np.ndarray) -> np.ndarray:
         self.windows.append(window)
-        return self._dataset.read(indexes, window=window)
+        return self._dataset.read(indexes, window=window, out=out)
 
     @property
     def blocks(self) -> float:
@@ -265,7 +266,19 @@ class CountingDataset:
         return sum(window.width * window.height for window in self.windows) / 64**2
 
 
-def test_blocks_are_decoded_once_for_all_bands_and_chips(aerial: Path) -> None:
+@pytest.mark.parametrize("decoder", ["gdal", "libdeflate"])
+def test_blocks_are_decoded_once_for_all_bands_and_chips(aerial: Path, decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if decoder == "gdal":
+        monkeypatch.setattr(tiles, "inflate", lambda *_: False)
+    else:
+        pytest.importorskip("imagecodecs", reason="needs xchip[fast]")
+        decode = tiles._decode
+
+        def counting(*arguments: Any) -> bool:
+            counted.windows.append(Window(0, 0, 64, 64))
+            return decode(*arguments)
+
+        monkeypatch.setattr(tiles, "_decode", counting)
     BLOCKS.clear()
     with rasterio.open(aerial.with_suffix(".tif")) as file:
         counted = CountingDataset(file)

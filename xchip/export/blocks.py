@@ -16,6 +16,7 @@ from xchip.stac.pool import POOL
 from xchip.stac.reader import check
 from xchip.stac.regrid import Box
 from xchip.stac.scene import Band
+from xchip.stac.tiles import read_tiles
 
 KEPT_BYTES = 256 << 20
 """Decoded blocks that a process keeps: neighbouring chunks of chips share blocks."""
@@ -83,11 +84,11 @@ def fresh_canvas(dataset: Any, indexes: Sequence[int], boxes: Sequence[Box]) -> 
     """Bands ``indexes`` of an open dataset; each block is decoded by this call."""
     parts = [_box(dataset, part) for part in rectangles(blocks_of(boxes, dataset.block_shapes[0]))]
     if len(parts) == 1:
-        return Canvas(parts[0], _read(dataset, indexes, parts[0]))
+        return Canvas(parts[0], read_tiles(dataset, indexes, parts[0]))
     box = bounding_box(parts)
     canvas = Canvas(box, np.empty((len(indexes), *box.shape), _dtype(dataset, indexes)))
     for part in parts:
-        canvas.of(part)[...] = _read(dataset, indexes, part)
+        canvas.of(part)[...] = read_tiles(dataset, indexes, part)
     return canvas
 
 
@@ -112,7 +113,7 @@ def _kept_blocks(
     todo = set(mine)
     try:
         for part in rectangles(mine):
-            whole = Canvas(_box(dataset, part), _read(dataset, indexes, _box(dataset, part)))
+            whole = Canvas(_box(dataset, part), read_tiles(dataset, indexes, _box(dataset, part)))
             for row, column in product(range(part.top, part.bottom), range(part.left, part.right)):
                 own = whole.of(_box(dataset, Box(row, row + 1, column, column + 1)))
                 # A view would keep the whole rectangle in memory.
@@ -135,9 +136,3 @@ def _common(one: Box, other: Box) -> Box:
 
 def _dtype(dataset: Any, indexes: Sequence[int]) -> np.dtype:
     return np.result_type(*(dataset.dtypes[index - 1] for index in indexes))
-
-
-def _read(dataset: Any, indexes: Sequence[int], box: Box) -> np.ndarray:
-    from rasterio.windows import Window
-
-    return dataset.read(list(indexes), window=Window(box.left, box.top, box.shape[1], box.shape[0]))

@@ -16,6 +16,7 @@ from xchip.stac.harmonize import apply_offset
 from xchip.stac.pool import POOL, open_dataset, reading, shown
 from xchip.stac.regrid import Box, covered, repeat, source_box, warp
 from xchip.stac.scene import Band, BoaOffset, ItemError
+from xchip.stac.tiles import inflate, read_tiles
 
 # Strips of about this size stay in a core's cache while they are counted.
 STRIP_BYTES = 2 << 20
@@ -243,7 +244,7 @@ class BandReader:
             indexes = siblings if first else (band.index,)
             with POOL.borrowed(band.href) as dataset:
                 check(dataset, band)
-                values, *others = dataset.read(list(indexes), window=_window(box))
+                values, *others = read_tiles(dataset, indexes, box)
             _HANDED_ON.keep(band.href, {(band.href, index, box): other for index, other in zip(indexes[1:], others, strict=True)})
         return values, self._mask(box)
 
@@ -368,9 +369,11 @@ def _strips(href: str, band: Band | None, indexes: list[int], turn: tuple[int, i
             if kept > KEPT_BYTES // step:
                 dataset.close()
                 dataset, kept = open_dataset(href), 0
-            with reading(href, dataset):
-                _read_into(dataset, indexes, _window(Box(row, row + count, 0, width)), values)
-            kept += dataset.count * values[0].nbytes  # GDAL also keeps the bands that lie between those asked for
+            box = Box(row, row + count, 0, width)
+            if 0 in indexes or not inflate(dataset, indexes, box, values):
+                with reading(href, dataset):
+                    _read_into(dataset, indexes, _window(box), values)
+                kept += dataset.count * values[0].nbytes  # GDAL also keeps the bands that lie between those asked for
             yield row, values
     finally:
         dataset.close()
