@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from processes import object_store
 
-from xchip.archive.merge import merge_indexes
+from xchip.archive.merging.merge import merge_indexes
 from xchip.archive.parquet import write_index
 from xchip.archive.storage import StorageOptions
 from xchip.testing import synthetic_stack

@@ -75,8 +75,8 @@ def test_environment_has_the_dependencies_of_pyproject_with_their_bounds(pyproje
     assert {name: conda.get(name) for name in wanted} == wanted
     assert conda.pop("python") == project["requires-python"]
     conda.pop("pip")
-    extra = bounds_by_name(project["optional-dependencies"]["plot"])
-    assert conda == wanted | extra, "environment.yml has a package that pyproject.toml does not ask for"
+    extras = bounds_by_name([*project["optional-dependencies"]["plot"], *project["optional-dependencies"]["fast"]])
+    assert conda == wanted | extras, "environment.yml has a package that pyproject.toml does not ask for"
 
 
 def test_environment_takes_from_pip_only_the_project_itself() -> None:

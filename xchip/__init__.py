@@ -42,7 +42,7 @@ _HOMES = {
     "export_chips": "xchip.export.exports",
     "index_items": "xchip.archive.build",
     "inside": "xchip.selection.layers",
-    "merge_indexes": "xchip.archive.merge",
+    "merge_indexes": "xchip.archive.merging.merge",
     "open_chips": "xchip.export.chips",
     "open_index": "xchip.archive.read",
     "plot": "xchip.plotting",
@@ -110,7 +110,7 @@ if TYPE_CHECKING:
     from xchip import quality, sensors
     from xchip.archive.build import index_items
     from xchip.archive.explain import explain_items
-    from xchip.archive.merge import merge_indexes
+    from xchip.archive.merging.merge import merge_indexes
     from xchip.archive.parquet import write_index
     from xchip.archive.read import open_index, read_index
     from xchip.archive.report import BuildReport

@@ -133,16 +133,16 @@ def xbatcher(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
 
 @contextmanager
 def torchgeo(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
-    """torchgeo's RasterDataset."""
-    from torchgeo.datasets import BoundingBox, RasterDataset
+    """torchgeo's RasterDataset, 0.8 and later."""
+    from torchgeo.datasets import RasterDataset
 
-    files = [RasterDataset(_path(item, name)) for name in assets]
-    left, top = item["assets"][assets[0]]["proj:transform"][2:6:3]
-    bounds = files[0].bounds
+    finest = min((item["assets"][name]["proj:transform"] for name in assets), key=lambda transform: transform[0])
+    res, left, top = finest[0], finest[2], finest[5]
+    files = [RasterDataset(_path(item, name), res=res) for name in assets]
 
     def read(x: int, y: int) -> np.ndarray:
-        west, north = left + x * 2560, top - y * 2560
-        box = BoundingBox(west, west + 2560, north - 2560, north, bounds.mint, bounds.maxt)
+        west, north = left + x * SIZE * res, top - y * SIZE * res
+        box = slice(west, west + SIZE * res), slice(north - SIZE * res, north)
         return np.concatenate([file[box]["image"].numpy() for file in files])
 
     yield read

@@ -83,14 +83,17 @@ def lazily(item: Item, index: Any, assets: Sequence[str], rows: np.ndarray) -> N
         chips.isel(chip=row).compute(scheduler="threads", num_workers=THREADS)
 
 
-def check(item: Item, index: Any, assets: tuple[str, ...]) -> None:
-    """Batches hold what rasterio reads."""
+def check(item: Item, index: Any, assets: tuple[str, ...], rivals: Sequence[ChipRival]) -> None:
+    """Batches hold what rasterio reads, and so do the rivals' chips."""
     with batches(index, 5, assets, items=item, seed=1) as found, RASTERIO_OPEN.open(item, assets) as read:
         batch = next(found)
         for chip in range(5):
             own = np.stack([batch[name].values[chip] for name in batch.data_vars])
             one = batch.isel(chip=chip)
             assert np.array_equal(own, read(int(one.chip_index_x), int(one.chip_index_y))), "xchip's pixels are wrong"
+        for rival in rivals:
+            with rival.open(item, assets) as other:
+                assert np.array_equal(other(3, 2), read(3, 2)), f"pixels of {rival.name} are wrong"
 
 
 def index_of(item: Item) -> Any:
@@ -127,7 +130,7 @@ def report(title: str, times: Times, base: str, chips: dict[str, int]) -> None:
 def local(item: Item, assets: tuple[str, ...], rounds: int, n: int, rivals: Sequence[ChipRival]) -> None:
     """Epochs and random chips from local files."""
     index = index_of(item)
-    check(item, index, assets)
+    check(item, index, assets, rivals)
     table = chip_source(index, assets, items=item)
     places = index[["chip_index_x", "chip_index_y"]].to_numpy()
 

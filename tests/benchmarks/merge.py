@@ -114,7 +114,7 @@ def synthesise(folder: Path, rows: int, files: int) -> None:
 
 MERGE = """
 import sys, time
-from xchip.archive.merge import merge_indexes
+from xchip.archive.merging.merge import merge_indexes
 start = time.perf_counter()
 merge_indexes(sys.argv[1], sys.argv[2], memory=sys.argv[3])
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -52,7 +52,7 @@ def merge(
     """
     if not paths and (add or not drop):
         raise click.UsageError("No sources: give PATH..., or --drop alone to remove rows of the index that is there.")
-    from xchip.archive.merge import merge_indexes
+    from xchip.archive.merging.merge import merge_indexes
 
     merged = merge_indexes(
         paths if paths and not add else None,

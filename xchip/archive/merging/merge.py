@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xchip.archive.distinct import FILE, PLACE, ChipCheck, Distinct
 from xchip.archive.form import arrow_schema
 from xchip.archive.geoparquet import bbox_type, sides_of
-from xchip.archive.hilbert import WIDE, bbox_keys
-from xchip.archive.item_grids import ItemGrids
 from xchip.archive.listing import list_files
-from xchip.archive.publish import FILE_ROWS, IndexWriter, Target
-from xchip.archive.runs import KEY, Sorter
+from xchip.archive.merging.distinct import FILE, PLACE, ChipCheck, Distinct
+from xchip.archive.merging.hilbert import WIDE, bbox_keys
+from xchip.archive.merging.item_grids import ItemGrids
+from xchip.archive.merging.publish import FILE_ROWS, IndexWriter, Target
+from xchip.archive.merging.runs import KEY, Sorter
+from xchip.archive.merging.sources import FileRows, read_files
 from xchip.archive.scan import Piece
-from xchip.archive.sources import FileRows, read_files
 from xchip.archive.storage import StorageOptions
 from xchip.index import COLUMNS
 

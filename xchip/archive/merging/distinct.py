@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.archive.item_grids import WINDOW, is_one_of, two_grids
-from xchip.archive.runs import KEY, Sorter
+from xchip.archive.merging.item_grids import WINDOW, is_one_of, two_grids
+from xchip.archive.merging.runs import KEY, Sorter
 from xchip.index import EDGES
 
 if TYPE_CHECKING:
