@@ -89,20 +89,24 @@ def stacchip(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
     yield lambda x, y: np.concatenate(list(chipper.chip(x, y).values()))
 
 
-@contextmanager
-def stackstac(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
-    """stackstac with a chunk a chip: the faster way for chips."""
+def _stacked(item: Item, assets: tuple[str, ...], chunk: int) -> Any:
+    """stackstac's array (band, y, x) in the files' data type, on the finest grid."""
     import stackstac
 
     side = _width(item)
-    left, top = next(a for a in item["assets"].values() if a["proj:shape"][1] == side)["proj:transform"][2:6:3]
-    res = next(a for a in item["assets"].values() if a["proj:shape"][1] == side)["proj:transform"][0]
-    array = stackstac.stack(
-        [item], assets=list(assets), epsg=item["properties"]["proj:epsg"], resolution=res,
-        dtype="uint16", fill_value=np.uint16(0),
-        rescale=False, snap_bounds=False, chunksize=SIZE, bounds=(left, top - side * res, left + side * res, top),
-    )  # fmt: skip
-    yield lambda x, y: array[0, :, y * SIZE : (y + 1) * SIZE, x * SIZE : (x + 1) * SIZE].compute().values
+    res, _, left, _, _, top = next(a for a in item["assets"].values() if a["proj:shape"][1] == side)["proj:transform"][:6]
+    return stackstac.stack(
+        [item], assets=list(assets), epsg=item["properties"]["proj:epsg"], resolution=res, dtype="uint16",
+        fill_value=np.uint16(0), rescale=False, snap_bounds=False, chunksize=chunk,
+        bounds=(left, top - side * res, left + side * res, top),
+    )[0]  # fmt: skip
+
+
+@contextmanager
+def stackstac(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
+    """stackstac with a chunk a chip: the faster way for chips."""
+    array = _stacked(item, assets, SIZE)
+    yield lambda x, y: array[:, y * SIZE : (y + 1) * SIZE, x * SIZE : (x + 1) * SIZE].compute().values
 
 
 @contextmanager
@@ -120,12 +124,10 @@ def odc(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
 
 @contextmanager
 def xbatcher(item: Item, assets: tuple[str, ...]) -> Iterator[ReadChip]:
-    """xbatcher over a stack."""
+    """xbatcher over stackstac's array, in chunks of the files' blocks."""
     import xbatcher as module
 
-    import xchip
-
-    array = xchip.stack(item, assets, chunks=1024).isel(time=0).to_dataarray("band")
+    array = _stacked(item, assets, 1024)
     generator = module.BatchGenerator(array, input_dims={"y": SIZE, "x": SIZE})
     columns = array.sizes["x"] // SIZE
     yield lambda x, y: generator[y * columns + x].compute().values
