@@ -142,13 +142,8 @@ def claim(store: Store, parameters: Mapping[str, Any]) -> None:
     ValueError
         If it was made with others: rows of two kinds would be mixed. Names them.
     """
-    wanted = json.loads(json.dumps(parameters))
-    if store.create(JOB, json.dumps(wanted, indent=1).encode()):
-        return
-    known = json.loads(store.read(JOB))
-    different = sorted(name for name in {*known, *wanted} if known.get(name) != wanted.get(name))
-    if different:
-        pairs = ", ".join(f"{name}={known.get(name)!r} (now {wanted.get(name)!r})" for name in different)
+    pairs = store.claim(JOB, parameters)
+    if pairs:
         raise ValueError(
             f"the archive {store.path()!r} was built with {pairs}; rows of two kinds must not mix: "
             "pass the same parameters, or another path"

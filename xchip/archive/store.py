@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -134,6 +135,15 @@ class Store:
         finally:
             aside.unlink(missing_ok=True)
         return True
+
+    def claim(self, name: str, parameters: Mapping[str, Any]) -> str:
+        """Write down as JSON what is made here, unless somebody has; what it was made with instead, for messages, or ""."""
+        wanted = json.loads(json.dumps(parameters))
+        if self.create(name, json.dumps(wanted, indent=1).encode()):
+            return ""
+        known = json.loads(self.read(name))
+        different = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
+        return ", ".join(f"{key}={known.get(key)!r} (now {wanted.get(key)!r})" for key in different)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

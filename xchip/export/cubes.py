@@ -13,12 +13,12 @@ import numpy as np
 from xchip.archive.layout import folder_name
 from xchip.archive.store import Store
 from xchip.export.chips import ChipTable
-from xchip.export.job import Chips, File, Format
+from xchip.export.job import Chips, File, Format, ShuffledBySensor
 from xchip.export.sample import CLAY_SENSORS, clay_sensor, encodings
 
 
 @dataclass(frozen=True, slots=True)
-class Cubes:
+class Cubes(ShuffledBySensor):
     """``<platform>/cube_<number>.npz``: many chips of one sensor a file, as Clay's data loader reads them.
 
     A cube has ``pixels`` (n, bands, height, width), and ``week_norm``, ``hour_norm``, ``lat_norm`` and ``lon_norm``, float32
@@ -38,10 +38,6 @@ class Cubes:
     """
 
     name: ClassVar[str] = "npz"
-    shuffled: ClassVar[bool] = True
-    by_sensor: ClassVar[bool] = True
-    fills: ClassVar[bool] = False
-    own_sizes: ClassVar[bool] = False
 
     size: int = 128
     """Chips in a cube."""
@@ -49,11 +45,6 @@ class Cubes:
     """Data type of ``pixels``; None: as stored, or the type that holds all bands."""
     compressed: bool = True
     """Whether cubes are deflated, as stacchip's are; it takes longer than to read the chips."""
-
-    @property
-    def per_file(self) -> int:
-        """See `Format`."""
-        return self.size
 
     def parameters(self) -> dict[str, Any]:
         """See `Format`."""

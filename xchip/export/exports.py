@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import operator
 import os
 import time
@@ -297,13 +296,8 @@ def _digest(frame: pd.DataFrame) -> str:
 
 def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
     """Say of what the target is made, or find that it is made of just that already."""
-    wanted = json.loads(json.dumps(parameters))
-    if store.create(JOB, json.dumps(wanted, indent=1).encode()):
-        return
-    known = json.loads(store.read(JOB))
-    different = sorted(name for name in {*known, *wanted} if known.get(name) != wanted.get(name))
-    if different:
-        pairs = ", ".join(f"{name}={known.get(name)!r} (now {wanted.get(name)!r})" for name in different)
+    pairs = store.claim(JOB, parameters)
+    if pairs:
         raise ValueError(
             f"{store.path()!r} has the files of another export, with {pairs}; pass the same rows and options, or another path"
         )

@@ -89,6 +89,22 @@ class Format(Protocol):
         """Write a file, whole or not at all."""
 
 
+class ShuffledBySensor:
+    """What formats share that put ``size`` shuffled chips of one size and sensor into a file."""
+
+    __slots__ = ()
+    shuffled: ClassVar[bool] = True
+    by_sensor: ClassVar[bool] = True
+    fills: ClassVar[bool] = False
+    own_sizes: ClassVar[bool] = False
+    size: int
+
+    @property
+    def per_file(self) -> int:
+        """See `Format`."""
+        return self.size
+
+
 @dataclass(frozen=True, eq=False)
 class File:
     """A file to be written."""

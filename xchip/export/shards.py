@@ -15,13 +15,13 @@ import numpy as np
 from xchip.archive.layout import folder_name
 from xchip.archive.store import Store
 from xchip.export.chips import ChipTable
-from xchip.export.job import Chips, File, Format
+from xchip.export.job import Chips, File, Format, ShuffledBySensor
 from xchip.export.naming import refuse_doubles
 from xchip.export.sample import encodings
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
+class Shards(ShuffledBySensor):
     """``<sensor>/shard-<number>.tar``: for each chip ``<key>.npy`` with its pixels (bands, height, width) and ``<key>.json``.
 
     The JSON has the chip's ids, date, CRS, edges and bands, nodata of each band (null where none is declared), and the
@@ -41,20 +41,11 @@ class Shards:
     """
 
     name: ClassVar[str] = "tar"
-    shuffled: ClassVar[bool] = True
-    by_sensor: ClassVar[bool] = True
-    fills: ClassVar[bool] = False
-    own_sizes: ClassVar[bool] = False
 
     size: int = 256
     """Chips in a shard."""
     dtype: str | None = None
     """Data type of pixels; None: as stored, or the type that holds all bands."""
-
-    @property
-    def per_file(self) -> int:
-        """See `Format`."""
-        return self.size
 
     def parameters(self) -> dict[str, Any]:
         """See `Format`."""
