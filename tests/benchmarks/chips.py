@@ -20,7 +20,7 @@ import rasterio
 from chip_rivals import RASTERIO_OPEN, REOPENED, RIVALS, SIZE, STACCHIP, ChipRival, Item
 from chip_scenes import BANDS, naip, sentinel_2
 from slow_server import SlowServer
-from timing import Times, print_table, ratio, take_turns
+from timing import Times, add_decoder_option, decoder, print_table, ratio, take_turns
 
 import xchip
 from xchip.export.batches import batches
@@ -218,13 +218,15 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=32, help="random chips a round (default %(default)s)")
     parser.add_argument("--only", choices=("local", "naip", "http"), help="one part alone")
     parser.add_argument("--quick", action="store_true", help="small scenes, 2 rounds: shows that it runs, measures little")
+    add_decoder_option(parser)
     options = parser.parse_args()
+    own_decoder = decoder(options)
     if options.quick:
         options.rounds, options.chips = 2, 16
     with tempfile.TemporaryDirectory() as scratch:
         data = options.data or Path(scratch)
         tile, quad = (sentinel_2(data, 4096), naip(data, (4096, 4096))) if options.quick else (sentinel_2(data), naip(data))
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {options.rounds} rounds\n")
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {options.rounds} rounds; {own_decoder} decodes\n")
         rivals = [rival for rival in RIVALS if rival.installed]
         if options.only in (None, "local"):
             local(tile, BANDS, options.rounds, options.chips, rivals)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from rivals import LIMIT, RIVALS, STACCHIP, XCHIP, Item, Rival, expected, href_of
 from scenes import LANDSAT, PRODUCTS, SENTINEL_2, Product, prepare
-from timing import Times, print_table, ratio, take_turns
+from timing import Times, add_decoder_option, decoder, print_table, ratio, take_turns
 
 # What xchip should reach; see README.md.
 AIMS = {"sentinel-2": (1.5, 8.0), "landsat": (1.3, 2.0)}
@@ -81,6 +81,8 @@ def is_right(rival: Rival, product: Product, item: Item, folder: Path) -> str:
 def peak_memory(rival: Rival, product: Product, data: Path) -> float:
     """Peak resident memory, MiB, of a fresh process that indexes one scene."""
     command = [sys.executable, __file__, "--data", str(data), "--alone", rival.name, product.name]
+    if sys.modules.get("imagecodecs", "") is None:
+        command.append("--gdal")
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
@@ -214,7 +216,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=32, help="scenes in the one call on threads (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="2 rounds and 4 scenes: shows that it runs, measures little")
     parser.add_argument("--alone", nargs=2, metavar=("CONTESTANT", "PRODUCT"), help=argparse.SUPPRESS)
+    add_decoder_option(parser)
     options = parser.parse_args()
+    own_decoder = decoder(options)
     if options.quick:
         options.rounds, options.scenes = 2, 4
     with tempfile.TemporaryDirectory() as scratch:
@@ -222,7 +226,7 @@ def main() -> None:
         if options.alone:
             alone(*options.alone, data)
             return
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {options.rounds} rounds\n")
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {options.rounds} rounds; {own_decoder} decodes\n")
         for product in (SENTINEL_2, LANDSAT):
             one_scene(product, data, options.rounds)
         if XCHIP.installed:

@@ -22,6 +22,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
+from timing import add_decoder_option, decoder
 
 import xchip
 from xchip.stac.pool import POOL
@@ -141,7 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--fine", type=int, default=8192, help="side of the aerial picture, pixels")
+    add_decoder_option(parser)
     options = parser.parse_args()
+    print(f"xchip's tiles by {decoder(options)}")
     with tempfile.TemporaryDirectory() as folder:
         band, picture = make_files(Path(folder), options.fine)
         print(f"20 m band {band.stat().st_size >> 20} MB, picture {picture.stat().st_size >> 20} MB")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
+import importlib.util
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -45,3 +48,15 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
     print()
+
+
+def add_decoder_option(parser: argparse.ArgumentParser) -> None:
+    """``--gdal``; `decoder` does what it says."""
+    parser.add_argument("--gdal", action="store_true", help="leave all decoding to GDAL, as without the extra fast")
+
+
+def decoder(options: argparse.Namespace) -> str:
+    """Who decodes xchip's tiles; to be called before xchip reads any."""
+    if options.gdal:
+        sys.modules["imagecodecs"] = None  # type: ignore[assignment]
+    return "libdeflate" if not options.gdal and importlib.util.find_spec("imagecodecs") else "GDAL"
