@@ -7,7 +7,7 @@ import json
 import operator
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
@@ -97,6 +97,7 @@ def export_chips(
     seed: int = 0,
     buffer: int = BUFFER,
     part: tuple[int, int] = (0, 1),
+    job: tuple[int, int] | None = None,
     items: Any = None,
     sensor: Any = None,
     pad: bool = False,
@@ -142,6 +143,10 @@ def export_chips(
         buffers.
     part
         (i, n): do the i-th of n parts of the work, counted from 0. Together they write the whole.
+    job
+        In place of ``part``, (i, n): write the i-th n files, counted from 0, those of each sensor by themselves; so a job is of a
+        size that does not depend on how many there are. A job beyond the last has nothing to do: ``report.jobs`` tells how many
+        there are. All jobs of a folder have the same n.
     items, sensor, pad, harmonize
         As for `xchip.open_chips`.
     storage, pixels, target
@@ -184,7 +189,7 @@ def export_chips(
     (16, 1, 0, 16)
     """
     kind = _format(format)
-    number, parts = _checked(part, buffer, attempts, workers)
+    number, parts = _checked(part, job, buffer, attempts, workers)
     storage = storage or StorageOptions()
     frame = _chosen(index, bbox, filters, Limits(**limits), storage)
     root = os.fspath(out)
@@ -216,12 +221,14 @@ def export_chips(
         "shuffle": shuffled,
         "seed": seed,
         "buffer": buffer,
+        **({} if job is None else {"job": job[1]}),
     }
     _claim(store, parameters)
-    plan = [
-        pool for name, table in tables for pool in _plan(table, name, kind, store, buffer=buffer, shuffle=shuffled, seed=seed)
-    ]
-    run = Run(store, plan[number::parts], retry_failed, progress)
+    order = {"buffer": buffer, "shuffle": shuffled, "seed": seed, "per_job": None if job is None else job[1]}
+    plan = [pool for name, table in tables for pool in _plan(table, name, kind, store, **order)]
+    jobs = [] if job is None else _jobs(plan, job[1])
+    mine = plan[number::parts] if job is None else [pool for some in jobs[job[0] : job[0] + 1] for pool in some]
+    run = Run(store, mine, retry_failed, progress)
     with client_of(client) as cluster:
         if cluster is not None and workers is not None:
             raise ValueError(
@@ -230,7 +237,7 @@ def export_chips(
         remote = any(kind.remote for _, table in tables for kind in table.reader.kinds.values())
         threads = workers or (REMOTE_THREADS if remote else os.cpu_count() or 1)
         run.all(Work(store, attempts, keep=not shuffled), cluster, threads)
-    return run.report(time.monotonic() - start)
+    return run.report(time.monotonic() - start, None if job is None else len(jobs))
 
 
 def _format(format: str | Format) -> Format:
@@ -245,10 +252,16 @@ def _format(format: str | Format) -> Format:
     return kind
 
 
-def _checked(part: tuple[int, int], buffer: int, attempts: int, workers: int | None) -> tuple[int, int]:
+def _checked(
+    part: tuple[int, int], job: tuple[int, int] | None, buffer: int, attempts: int, workers: int | None
+) -> tuple[int, int]:
     number, parts = part
     if not 0 <= operator.index(number) < operator.index(parts):
         raise ValueError(f"part is (i, n), the i-th of n parts, counted from 0, got {part}")
+    if job is not None and part != (0, 1):
+        raise ValueError(f"part={part} and job={job} are two ways to share the work; give one")
+    if job is not None and not (operator.index(job[0]) >= 0 and operator.index(job[1]) >= 1):
+        raise ValueError(f"job is (i, n), the i-th n files, counted from 0, got {job}")
     for name, value in (("buffer", buffer), ("attempts", attempts), ("workers", workers)):
         if value is not None and operator.index(value) < 1:
             raise ValueError(f"{name} is a whole number from 1 on, got {value}")
@@ -309,12 +322,10 @@ def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
         )
 
 
-def _plan(
-    table: ChipTable, sensor: str | None, kind: Format, store: Store, *, buffer: int, shuffle: bool, seed: int
-) -> list[Pool]:
+def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, *, per_job: int | None, **mixing: Any) -> list[Pool]:
     """The files of a table, in pools; what must be there before the first file is written."""
     size = kind.per_file
-    pools = pools_of(table.rows, table.reader.tile, per_file=size, buffer=buffer, shuffle=shuffle, seed=seed)
+    pools = pools_of(table.rows, table.reader.tile, per_file=size, per_job=per_job, **mixing)
     order = np.concatenate(pools)
     ready = kind.prepared(store, table, order)
     names = iter(kind.files(table, order, sensor))
@@ -326,3 +337,14 @@ def _plan(
         planned.append(Pool(f"{folder}/{number:06d}", files, table, sensor, ready))
         first += len(pool)
     return planned
+
+
+def _jobs(plan: Sequence[Pool], size: int) -> list[list[Pool]]:
+    """The pools of each job: ``size`` files, fewer where those of a sensor end."""
+    jobs: list[list[Pool]] = []
+    for pool in plan:
+        number = pool.files[0].first // pool.format.per_file
+        if number % size == 0:
+            jobs.append([])
+        jobs[-1].append(pool)
+    return jobs

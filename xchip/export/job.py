@@ -14,6 +14,7 @@ from xchip.archive.failures import GivenUp, attempts_in, insistently, retrying
 from xchip.archive.store import Store
 from xchip.archive.task import ArchiveError
 from xchip.export.chips import ChipTable
+from xchip.export.located import located
 from xchip.export.pixels import Planes
 from xchip.export.plan import Shape, split_units, units
 from xchip.export.rows import ChipRows
@@ -158,7 +159,9 @@ class Done:
     failures: tuple[FailedChip, ...]
 
 
-def pools_of(rows: ChipRows, tile: Shape, *, per_file: int, buffer: int, shuffle: bool, seed: int) -> list[np.ndarray]:
+def pools_of(
+    rows: ChipRows, tile: Shape, *, per_file: int, buffer: int, shuffle: bool, seed: int, per_job: int | None = None
+) -> list[np.ndarray]:
     """Positions of the chips of each pool, in the order in which files take them: together a permutation of the rows.
 
     Parameters
@@ -177,16 +180,25 @@ def pools_of(rows: ChipRows, tile: Shape, *, per_file: int, buffer: int, shuffle
         the rows.
     seed
         Decides the order.
+    per_job
+        Files of a job, which must not share a pool with those of another: a pool's failures are listed in one place. None: all
+        files.
     """
     size = max(1, buffer // per_file) * per_file
+    job = len(rows) if per_job is None else per_job * per_file
+    pools = [
+        slice(start, min(start + size, first + job))
+        for first in range(0, len(rows), job)
+        for start in range(first, min(first + job, len(rows)), size)
+    ]
     order = np.arange(len(rows))
     if shuffle:
         rng = np.random.default_rng(seed)
         groups = split_units(units(rows, tile), max(1, size // MIXED))
         order = np.concatenate([groups[turn] for turn in rng.permutation(len(groups)).tolist()])
-        for start in range(0, len(order), size):
-            rng.shuffle(order[start : start + size])
-    return [order[start : start + size] for start in range(0, len(order), size)]
+        for pool in pools:
+            rng.shuffle(order[pool])
+    return [order[pool] for pool in pools]
 
 
 def taken(table: ChipTable, positions: np.ndarray) -> ChipTable:
@@ -233,6 +245,7 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
         If the target can't be written.
     """
     arrays, wrong = read_chips(pool.table, work, each)
+    pool = replace(pool, table=located(pool.table, wrong))
     bands = pool.table.reader.layout.bands(arrays)
     found = tuple(_failed(pool, file, wrong) for file in pool.files)
     redone = {file.name for file in pool.files}
