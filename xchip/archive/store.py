@@ -195,3 +195,27 @@ class Store:
 
 def _is_aside(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
+
+
+@contextmanager
+def reached(what: str, *, passed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Errors of a store, each as an OSError that says what could not be done; ``passed`` stay as they are.
+
+    Without credentials s3fs raises what is no OSError, and of a refusal it says nothing but "Forbidden".
+
+    Examples
+    --------
+    >>> with reached("read the index 's3://a/b'"):
+    ...     raise PermissionError("Forbidden")
+    Traceback (most recent call last):
+    PermissionError: can't read the index 's3://a/b': Forbidden; check where it is, your credentials and your rights
+    """
+    through: tuple[type[Exception], ...] = (ValueError, ImportError, *passed)
+    try:
+        yield
+    except through:
+        raise
+    except Exception as error:
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise kind(f"can't {what}: {reason}; check where it is, your credentials and your rights") from error

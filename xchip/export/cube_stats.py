@@ -12,7 +12,7 @@ import numpy as np
 
 from xchip import sensors
 from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
+from xchip.archive.store import Store, reached
 from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
 from xchip.export.stats_values import BandStats, SensorStats
 from xchip.moments import Moments, moments
@@ -85,7 +85,8 @@ def cube_stats(
         raise ValueError(f"max_cubes is a number of cubes, at least 1, got {max_cubes}")
     store = Store(folder, storage or StorageOptions())
     wanted = list(CLAY_SENSORS) if platform is None else [sensor_of_platform(platform)]
-    cubes = {sensor: names[:max_cubes] for sensor in wanted if (names := _cubes(store, sensor))}
+    with reached(f"read the cubes in {store.path()!r}"):
+        cubes = {sensor: names[:max_cubes] for sensor in wanted if (names := _cubes(store, sensor))}
     if not cubes:
         places = " or ".join(CLAY_SENSORS[sensor].platform for sensor in wanted)
         raise FileNotFoundError(f"no cubes (cube_<number>.npz) in folder {places} of {store.path()!r}")

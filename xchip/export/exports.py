@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import operator
 import os
 import time
@@ -18,6 +16,7 @@ from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.export.batches import REMOTE_THREADS
 from xchip.export.chips import ChipTable, chip_source
+from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
 from xchip.export.job import File, Format, Pool, Work, pools_of
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     import distributed
     import pandas as pd
 
-JOB = "export.json"
-"""What the files of a folder were made of."""
 BUFFER = 512
 """Chips that are mixed: some 670 MB of ten 16-bit bands of 256 x 256 pixels."""
 NEEDED = ("chip_id", "item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top")
@@ -122,7 +119,7 @@ def export_chips(
     index
         Rows of an index, as for `xchip.open_chips`.
     out
-        Folder or URL for the files.
+        Folder or URL for the files. Of npz each platform is an export of its own, so several may share a folder.
     format
         "npz": cubes for Clay (`xchip.export.cubes.Cubes`); "zarr": one store (`xchip.export.zarr_store.ZarrStore`); "tar":
         shards for webdataset (`xchip.export.shards.Shards`); "tif": a GeoTIFF a chip (`xchip.export.geotiffs.GeoTiffs`). Or
@@ -205,15 +202,11 @@ def export_chips(
         "storage": storage,
         "pixels": pixels,
     }
-    tables = [
-        (name, chip_source(rows, kind.assets(name) if assets is None else assets, **opening))
-        for name, rows in _by_sensor(frame, kind, sensor)
-    ]
+    groups = _by_sensor(frame, kind, sensor)
+    tables = [(name, chip_source(rows, kind.assets(name) if assets is None else assets, **opening)) for name, rows in groups]
     parameters = {
         "format": kind.name,
         **kind.parameters(),
-        "rows": len(frame),
-        "index": _digest(frame),
         "assets": assets,
         "sensor": getattr(sensor, "name", sensor),
         "pad": bool(pad),
@@ -223,7 +216,7 @@ def export_chips(
         "buffer": buffer,
         **({} if job is None else {"job": job[1]}),
     }
-    _claim(store, parameters)
+    claim(store, kind, groups if kind.apart else [(None, frame)], parameters)
     order = {"buffer": buffer, "shuffle": shuffled, "seed": seed, "per_job": None if job is None else job[1]}
     plan = [pool for name, table in tables for pool in _plan(table, name, kind, store, **order)]
     jobs = [] if job is None else _jobs(plan, job[1])
@@ -296,30 +289,6 @@ def _by_sensor(frame: pd.DataFrame, kind: Format, sensor: Any) -> list[tuple[str
         return [(None if sensor is None else getattr(sensor, "name", sensor), frame)]
     groups = frame.groupby("sensor", dropna=False, sort=True, observed=True)
     return [(name if isinstance(name, str) else None, rows) for name, rows in groups]
-
-
-def _digest(frame: pd.DataFrame) -> str:
-    """Tells these rows, in this order, from others."""
-    digest = hashlib.sha256()
-    for name in ("chip_id", "item_id", "proj_code"):
-        digest.update("\n".join(frame[name].astype(str)).encode(errors="surrogatepass"))
-    for name in ("proj_left", "proj_bottom", "proj_right", "proj_top"):
-        digest.update(np.ascontiguousarray(frame[name].to_numpy(np.float64)).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
-    """Say of what the target is made, or find that it is made of just that already."""
-    wanted = json.loads(json.dumps(parameters))
-    if store.create(JOB, json.dumps(wanted, indent=1).encode()):
-        return
-    known = json.loads(store.read(JOB))
-    different = sorted(name for name in {*known, *wanted} if known.get(name) != wanted.get(name))
-    if different:
-        pairs = ", ".join(f"{name}={known.get(name)!r} (now {wanted.get(name)!r})" for name in different)
-        raise ValueError(
-            f"{store.path()!r} has the files of another export, with {pairs}; pass the same rows and options, or another path"
-        )
 
 
 def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, *, per_job: int | None, **mixing: Any) -> list[Pool]:

@@ -69,6 +69,8 @@ class Format(Protocol):
     """Whether chips that could not be read are there all the same, as nodata."""
     own_sizes: ClassVar[bool]
     """Whether chips may have several sizes."""
+    apart: ClassVar[bool]
+    """Whether the files of each sensor are an export of their own: in its `folder`, whatever others there are."""
 
     @property
     def per_file(self) -> int:
@@ -79,6 +81,9 @@ class Format(Protocol):
 
     def assets(self, sensor: str | None) -> Sequence[str] | None:
         """The bands to export where nobody asks for others."""
+
+    def folder(self, sensor: str | None) -> str:
+        """Where the files of a sensor are, if they are an export of their own."""
 
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
         """The name of each file, which says that it has been written; ``order`` is that of the chips."""

@@ -45,6 +45,7 @@ class Shards:
     by_sensor: ClassVar[bool] = True
     fills: ClassVar[bool] = False
     own_sizes: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
 
     size: int = 256
     """Chips in a shard."""
@@ -63,6 +64,10 @@ class Shards:
     def assets(self, sensor: str | None) -> Sequence[str] | None:
         """See `Format`."""
         return None
+
+    def folder(self, sensor: str | None) -> str:
+        """See `Format`."""
+        return ""
 
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
         """See `Format`."""
