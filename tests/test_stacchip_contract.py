@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 import yaml
-from command_line import misused, refused, run
+from command_line import misused, refused, run, settled
 from processes import object_store, s3_client
 from stacchip_data import PLATFORMS, Stored, merged_table, store_item
 
 import xchip
-from xchip.cli import main
 from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
 from xchip.testing import write_scene
 
@@ -113,20 +111,6 @@ def test_a_missing_setting_is_named_in_one_line_with_the_option_and_an_example(t
     )
     refused(run("stats"), r"no INDEX: .* or set XCHIP_STATS_INDEX or STACCHIP_INDEXPATH or .* or STACCHIP_CHIP_BUCKET\.", 2)
     refused(run("stats", tmp_path / "x.parquet"), r"no --data-bucket: .* XCHIP_STATS_DATA_BUCKET or STACCHIP_DATA_BUCKET\.", 2)
-
-
-def settled(command: str, arguments: Sequence[object], env: dict[str, str]) -> dict[str, Any]:
-    """The parameters that a command is called with."""
-    before = dict(os.environ)
-    os.environ.update(env)
-    try:
-        group = main.make_context("xchip", [command, *map(str, arguments)])
-        name, found, rest = main.resolve_command(group, [*group._protected_args, *group.args])
-        assert isinstance(found, click.Command)
-        return dict(found.make_context(name, list(rest), parent=group).params)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.mark.parametrize(("command", "contract"), [("prechip", PRECHIP), ("stats", STATS)])
