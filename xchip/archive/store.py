@@ -216,6 +216,7 @@ def reached(what: str, *, passed: tuple[type[Exception], ...] = ()) -> Iterator[
     except through:
         raise
     except Exception as error:
-        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        kinds = (PermissionError, FileNotFoundError)
+        kind = next((one for one in kinds if isinstance(error, one)), OSError)
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise kind(f"can't {what}: {reason}; check where it is, your credentials and your rights") from error
