@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from command_line import misused, refused, run, settled
@@ -216,6 +217,22 @@ def test_items_of_each_processor_are_found_and_read(platform: str, tmp_path: Pat
         assert found["bands"]["mean"][band] == pytest.approx(pixels[:, number].astype("f8").mean(), rel=1e-12)
 
 
+def test_tables_of_single_items_tell_their_bucket(tmp_path: Path) -> None:
+    """index/<platform>/<item>/index_<item>.parquet, as the processors leave them, without columns for platform and item."""
+    items = [store_item(tmp_path, str(tmp_path), platform, 1) for platform in ("naip", "modis")]
+    for item in items:
+        place = tmp_path / "index" / item.platform / item.item_id
+        place.mkdir(parents=True)
+        table = pq.read_table(merged_table([item], tmp_path / "one.parquet")).drop_columns(["platform", "item_id"])
+        pq.write_table(table, place / f"index_{item.item_id}.parquet")
+    env: dict[str, str | None] = {"STACCHIP_INDEXPATH": str(tmp_path / "index"), "STACCHIP_CHIP_BUCKET": str(tmp_path / "cubes")}
+    result = run("prechip", env=env)
+    assert result.exit_code == 0, result.output
+    for item in items:
+        (path,) = (tmp_path / "cubes" / item.platform).glob("*.npz")
+        assert_holds([dict(np.load(path))], [item])
+
+
 def test_every_format_knows_where_and_when_chips_of_old_indexes_are(tmp_path: Path) -> None:
     import rasterio
 
@@ -229,6 +246,20 @@ def test_every_format_knows_where_and_when_chips_of_old_indexes_are(tmp_path: Pa
             assert chip.bounds[:2] == (419_960 + 2560 * x, 5_400_000 - 2560 * (y + 1))
             assert chip.tags()["datetime"].startswith("2021-02-11T15:06:36")
             assert (chip.read() == item.pixels(x, y)).all()
+
+
+def test_samples_for_training_know_where_and_when_chips_of_old_indexes_are(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    item = store_item(tmp_path, str(tmp_path), "naip", 1)
+    rows = xchip.read_index(merged_table([item], tmp_path / "index.parquet"), items_root=str(tmp_path))
+    dataset = xchip.ChipDataset(rows)
+    for number, (x, y) in enumerate(item.chips()):
+        sample = dataset[number]
+        lon, lat = item.centre(x, y)
+        assert sample["chip_id"] == f"{item.item_id}-{x}-{y}"
+        np.testing.assert_allclose(sample["latlon"], [*circle(lat / 360), *circle(lon / 360)], atol=1e-6)
+        week = item.moment.item().isocalendar().week
+        np.testing.assert_allclose(sample["time"], [*circle(week / 52), *circle(15 / 24)], atol=1e-6)
 
 
 def test_an_item_that_is_not_in_the_bucket_is_named(tmp_path: Path) -> None:
