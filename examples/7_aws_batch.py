@@ -8,6 +8,8 @@
 #
 # AWS Batch tells each child its number in two environment variables. Here three processes on this machine stand for the
 # children. On other systems say `--part I/N`.
+#
+# The folder [aws-batch](aws-batch/) has an image and job definitions for AWS: a processor as an array job, then `xchip prechip`.
 
 # %%
 from xchip.testing import write_scene

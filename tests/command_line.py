@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import click
 from click.testing import CliRunner, Result
 
 from xchip.cli import main
@@ -28,3 +32,17 @@ def misused(result: Result, message: str) -> None:
     assert result.exit_code == 2, (result.output, result.exception)
     assert "Usage:" in result.stderr
     assert re.search(message, " ".join(result.stderr.split())), result.stderr
+
+
+def settled(command: str, arguments: Sequence[object], env: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters that a command is called with; nothing is run."""
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        group = main.make_context("xchip", [command, *map(str, arguments)])
+        name, found, rest = main.resolve_command(group, [*group._protected_args, *group.args])
+        assert isinstance(found, click.Command)
+        return dict(found.make_context(name, list(rest), parent=group).params)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

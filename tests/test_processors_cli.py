@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -234,6 +235,25 @@ def test_files_that_can_not_be_had_end_with_status_3(layer: Path, tmp_path: Path
     assert numbers(tmp_path / "archive") == {0}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_network_nothing_is_written(name: str, layer: Path, tmp_path: Path) -> None:
+    """A closed port in place of API, bucket, catalogue or list: one line that names it."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    out = ("-i", 0, "-o", tmp_path / "archive")
+    source = ("--source", layer) if name in SOURCE else ()
+    if name == "linz":
+        collection = "auckland/auckland_2022_0.075m/rgb/2193/collection.json"
+        env = {"AWS_MAX_ATTEMPTS": "1"}
+        refused(run(name, "--endpoint", nobody, *out, env=env), rf"can't read 's3://nz-imagery/{collection}': .*onnect")
+        refused(run(name, "--catalogue", f"{nobody}/catalog.json", *out), rf"can't read '{nobody}/{collection}': .*onnect")
+        refused(run(name, "--surveys", f"{nobody}/list.txt", *out), rf"can't read the surveys in '{nobody}/list\.txt'")
+    else:
+        refused(run(name, "--api", nobody, *source, *out), rf"the API {nobody} can't be reached: ")
+    if source:
+        refused(run(name, "--source", f"{nobody}/layer.gpkg", *out), rf"can't open the layer '{nobody}/layer\.gpkg': ")
+    assert not (tmp_path / "archive").exists()
+
+
 def test_an_archive_that_can_not_be_written(tmp_path: Path, layer: Path, api: str) -> None:
     (tmp_path / "file").write_text("")
     refused(sentinel_2(api, layer, "-i", 0, "-o", tmp_path / "file"), "file")
@@ -287,10 +307,15 @@ def test_a_bucket_without_keys_or_network(store: dict[str, str], api: str, layer
     without = {name: value for name, value in store.items() if name not in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     gone = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "AWS_MAX_ATTEMPTS": "1"}
     anybody = {"AWS_ACCESS_KEY_ID": "stranger", "AWS_SECRET_ACCESS_KEY": "wrong"}
-    children = [child(0, settings) for settings in (without | known, store | known | anybody, store | known | gone)]
-    for (status, _, err), message in zip(map(ends, children), ("credentials", "Forbidden", "onnect"), strict=True):
+    reader = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "readersecret", "STACCHIP_BUCKET": "public"}
+    owner = Store("s3://scenes", StorageOptions(endpoint=store["AWS_ENDPOINT_URL"], key="testkey", secret="testsecret"))
+    before = {entry.name: owner.read(entry.name) for entry in owner.entries()}
+    cases = (without | known, store | known | anybody, store | known | reader, store | known | gone)
+    children = [child(0, settings) for settings in cases]
+    for (status, _, err), message in zip(map(ends, children), ("credentials", "Forbidden", "Denied", "onnect"), strict=True):
         assert status == 1, err
         assert "Traceback" not in err
         (line,) = [line for line in err.splitlines() if line.startswith("Error: ")]
-        assert line.startswith("Error: can't write the archive 's3://scenes': ")
+        assert re.match("Error: can't write the archive 's3://(scenes|public)': ", line), line
         assert message in line
+    assert {entry.name: owner.read(entry.name) for entry in owner.entries()} == before

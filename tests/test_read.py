@@ -650,8 +650,8 @@ def assert_from_stacchip(rows: geopandas.GeoDataFrame, expected: geopandas.GeoDa
 
 
 def test_a_bucket_that_stacchip_filled(tmp_path: Path) -> None:
-    platforms = ["sentinel-2-l2a", "sentinel-2-l2a", "landsat-c2l2-sr", "landsat-c2l1", "modis"]
-    known = ["sentinel-2-l2a", "sentinel-2-l2a", "landsat-c2-l2", "landsat-c2-l1", pd.NA]
+    platforms = ["sentinel-2-l2a", "of-our-own", "landsat-c2l2-sr", "landsat-c2l1", "modis"]
+    known = ["sentinel-2-l2a", pd.NA, "landsat-c2-l2", "landsat-c2-l1", "modis-09a1"]
     frames = [frame.assign(geometry=WHOLE.geometry.iloc[20]) for frame in FRAMES]
     frames[2]["item_id"] = pd.array(["L8-60"] * len(frames[2]), frames[2]["item_id"].dtype)
     frames[2]["chip_id"] = frames[2]["chip_id"].str.replace("L8/60", "L8-60")
@@ -681,6 +681,29 @@ def test_a_merged_table_of_stacchip(tmp_path: Path) -> None:
     assert_from_stacchip(rows, frame[frame["item_id"] == "S2_33"], 16)
     assert rows["item_href"].isna().all()
     assert set(rows["sensor"]) == {"sentinel-2-l2a"}
+
+
+def test_the_items_of_a_merged_table_of_stacchip(tmp_path: Path) -> None:
+    """Where its processors put them: <bucket>/<platform>/<item>/stac_item.json. prechip calls the column item_id."""
+    frame = WHOLE[np.isfinite(WHOLE.bounds["minx"])].reset_index(drop=True)
+    table = stacchip_table(frame, merged=True)
+    renamed = table.rename_columns(["item_id" if name == "item" else name for name in table.column_names])
+    # The column tells the item, and not the id of the chip.
+    renamed = renamed.set_column(0, "chipid", [[str(number) for number in range(len(renamed))]])
+    for one in (table, renamed):
+        pq.write_table(one, tmp_path / "merged.parquet")
+        rows = read_index(tmp_path / "merged.parquet", items_root="s3://data/", chip_size=16)
+        assert sorted(rows["item_id"]) == sorted(frame["item_id"])
+        known = dict(zip(one["chipid"].to_pylist(), one["platform"].to_pylist(), strict=True))
+        for row in rows.itertuples():
+            assert row.item_href == f"s3://data/{known[row.chip_id]}/{row.item_id}/stac_item.json"
+        assert_same_rows(
+            open_index(tmp_path / "merged.parquet", items_root="s3://data/", chip_size=16).compute(), rows, hrefs=True
+        )
+    pq.write_table(table.drop_columns("platform"), tmp_path / "bare.parquet")
+    assert read_index(tmp_path / "bare.parquet")["item_href"].isna().all()
+    with pytest.raises(ValueError, match=r"bare\.parquet' does not tell the platform .* no column 'platform'"):
+        read_index(tmp_path / "bare.parquet", items_root="s3://data/")
 
 
 def test_a_stacchip_table_of_xchip(tmp_path: Path) -> None:

@@ -343,9 +343,9 @@ NAIP = SensorProfile(
 
 LINZ = SensorProfile(
     "linz",
-    # The fourth band, where there is one, may be alpha or infrared: the file says which.
+    # The fourth band, where there is one, may be alpha or infrared: the file says which. stacchip calls its copies "asset".
     bands=tuple(
-        BandSpec(name, ("visual",), name, "uint8", index=index) for index, name in enumerate(("red", "green", "blue"), 1)
+        BandSpec(name, ("visual", "asset"), name, "uint8", index=index) for index, name in enumerate(("red", "green", "blue"), 1)
     ),
     collections=("linz", "linz-aerial-imagery"),
     block=(512, 512),

@@ -109,7 +109,7 @@ def extra_columns(schema: pa.Schema) -> pa.Schema:
 
 def read_columns(schema: pa.Schema) -> list[str]:
     """The columns of a file that `in_form` needs."""
-    names = (*legacy.NEEDED, "platform", "item") if is_stacchip(schema) else COLUMNS
+    names = (*legacy.NEEDED, *legacy.MERGED) if is_stacchip(schema) else COLUMNS
     return [name for name in (*names, *extra_columns(schema).names) if name in schema.names]
 
 
@@ -122,7 +122,7 @@ def plain_type(dtype: pa.DataType) -> pa.DataType:
     return pa.large_string() if pa.types.is_string(dtype) or pa.types.is_string_view(dtype) else dtype
 
 
-def in_form(table: pa.Table, path: str, schema: pa.Schema, chip_size: int) -> pa.Table:
+def in_form(table: pa.Table, path: str, schema: pa.Schema, chip_size: int, items_root: str | None = None) -> pa.Table:
     """Rows of a file in the index's columns and types, then extra ones.
 
     Parameters
@@ -131,8 +131,8 @@ def in_form(table: pa.Table, path: str, schema: pa.Schema, chip_size: int) -> pa
         Some rows, with at least the columns of `read_columns`; ``path`` is the file's.
     schema
         The columns wanted: those of `arrow_schema`, then extra ones. What the file lacks of the latter is null.
-    chip_size
-        Pixels of a chip, for stacchip's tables.
+    chip_size, items_root
+        Pixels of a chip, and where items are, for stacchip's tables.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def in_form(table: pa.Table, path: str, schema: pa.Schema, chip_size: int) -> pa
     import pyarrow as pa
 
     if is_stacchip(table.schema):
-        table = legacy.as_index(table, path, chip_size)
+        table = legacy.as_index(table, path, chip_size, items_root)
     columns = {}
     for field in schema:
         if field.name not in table.column_names:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from xchip.archive.layout import LEDGER, part_name
 from xchip.archive.signing import unsigned_href
-from xchip.archive.store import Store
+from xchip.archive.store import Store, told
 
 JOB = f"{LEDGER}/job.json"
 """The parameters that all parts of the archive were made with."""
@@ -142,10 +142,10 @@ def claim(store: Store, parameters: Mapping[str, Any]) -> None:
     ValueError
         If it was made with others: rows of two kinds would be mixed. Names them.
     """
-    pairs = store.claim(JOB, parameters)
-    if pairs:
+    different = store.claim(JOB, parameters)
+    if different:
         raise ValueError(
-            f"the archive {store.path()!r} was built with {pairs}; rows of two kinds must not mix: "
+            f"the archive {store.path()!r} was built with {told(different)}; rows of two kinds must not mix: "
             "pass the same parameters, or another path"
         )
 

@@ -15,7 +15,7 @@ from xchip.archive.manifest import parts_of
 from xchip.archive.query import Query
 from xchip.archive.scan import Piece
 from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
+from xchip.archive.store import Store, reached
 from xchip.index import BOA_OFFSET
 from xchip.sensors import find, names
 
@@ -88,17 +88,23 @@ def list_files(path: str | os.PathLike[str], storage: StorageOptions) -> Listing
     ------
     FileNotFoundError
         If nothing is there.
+    OSError
+        If it can't be reached.
     ValueError
         If it holds no index.
     """
     text = os.fspath(path)
     text = text if "://" in text else os.path.abspath(text)
-    store = Store(text, storage)
+    with reached(f"read the index {text!r}", passed=(FileNotFoundError,)):
+        return _files(text, Store(text, storage))
+
+
+def _files(text: str, store: Store) -> Listing:
     if not text.endswith(".parquet"):
         found = _archive(store, "")
         if found is None and f"/{INDEX}/" in f"{text}/":
             root, _, below = f"{text.rstrip('/')}/".rpartition(f"/{INDEX}/")
-            found = _archive(Store(root, storage), f"{INDEX}/{below}")
+            found = _archive(Store(root, store.storage), f"{INDEX}/{below}")
         if found is not None:
             return found
     fs, inner = store.filesystem()

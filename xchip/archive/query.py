@@ -52,6 +52,8 @@ class Query:
     """The condition as alternatives of terms, where it was given so."""
     chip_size: int = 256
     """Pixels, of chips in stacchip's tables."""
+    items_root: str | None = None
+    """Where the items of stacchip's tables are; None: where the table's own path tells."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     columns: tuple[str, ...] | None = None
     """Which columns the answer has; None: all that there are."""

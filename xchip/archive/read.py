@@ -42,6 +42,7 @@ def read_index(
     *,
     storage: StorageOptions | None = None,
     chip_size: int = 256,
+    items_root: str | None = None,
 ) -> geopandas.GeoDataFrame:
     """Read an index into memory, or the part of it that lies in a box and meets conditions.
 
@@ -64,6 +65,9 @@ def read_index(
     chip_size
         Pixels of a chip in stacchip's tables, which do not tell. What else they don't tell is null or NaN; their date is taken as
         midnight UTC, and ``cloud_fraction`` is their share of cloud, shadow and defective pixels, made one of the valid pixels.
+    items_root
+        Folder or bucket with the items of stacchip's tables, where its processors put them: ``<platform>/<item>/stac_item.json``.
+        Merged tables do not tell it.
 
     Returns
     -------
@@ -88,7 +92,8 @@ def read_index(
     >>> rows.chip_id.tolist()
     ['scene-0-0', 'scene-2-0', 'scene-0-1', 'scene-2-1']
     """
-    return as_frame(_read(path, bbox, filters, storage=storage or StorageOptions(), chip_size=_checked_size(chip_size)))
+    own = {"chip_size": _checked_size(chip_size), "items_root": items_root}
+    return as_frame(_read(path, bbox, filters, storage=storage or StorageOptions(), **own))
 
 
 def open_index(
@@ -98,6 +103,7 @@ def open_index(
     *,
     storage: StorageOptions | None = None,
     chip_size: int = 256,
+    items_root: str | None = None,
 ) -> dask_geopandas.GeoDataFrame:
     """Open an index lazily, or the part of it that lies in a box and meets conditions.
 
@@ -127,7 +133,8 @@ def open_index(
     import pyarrow as pa
 
     storage = storage or StorageOptions()
-    listings, query = _planned(path, bbox, filters, storage=storage, chip_size=_checked_size(chip_size))
+    own = {"chip_size": _checked_size(chip_size), "items_root": items_root}
+    listings, query = _planned(path, bbox, filters, storage=storage, **own)
     partitions: list[_Partition] = []
     columns, options = [query.schema], set[str | None]()
     for listing in listings:

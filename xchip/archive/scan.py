@@ -220,7 +220,7 @@ def _chosen(batch: pa.RecordBatch, file: File, query: Query, schema: pa.Schema) 
     """Those of a file's rows that the query wants, in the columns of ``schema``."""
     import pyarrow as pa
 
-    table = form.in_form(pa.Table.from_batches([batch]), file.path, schema, query.chip_size)
+    table = form.in_form(pa.Table.from_batches([batch]), file.path, schema, query.chip_size, query.items_root)
     if query.condition is not None:
         table = table.filter(query.condition)
     if query.boxes is not None:

@@ -34,6 +34,11 @@ class Entry(NamedTuple):
     """Bytes."""
 
 
+def told(differences: Mapping[str, tuple[Any, Any]]) -> str:
+    """What `Store.claim` found, for messages."""
+    return ", ".join(f"{key}={made!r} (now {now!r})" for key, (made, now) in differences.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """Files below ``root``, a local path or a URL; names have ``/`` between folders and are relative to it."""
@@ -136,14 +141,14 @@ class Store:
             aside.unlink(missing_ok=True)
         return True
 
-    def claim(self, name: str, parameters: Mapping[str, Any]) -> str:
-        """Write down as JSON what is made here, unless somebody has; what it was made with instead, for messages, or ""."""
+    def claim(self, name: str, parameters: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Write down as JSON what is made here, unless somebody has; what differs from that: (made with, now) by name."""
         wanted = json.loads(json.dumps(parameters))
         if self.create(name, json.dumps(wanted, indent=1).encode()):
-            return ""
+            return {}
         known = json.loads(self.read(name))
-        different = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
-        return ", ".join(f"{key}={known.get(key)!r} (now {wanted.get(key)!r})" for key in different)
+        both = {key: (known.get(key), wanted.get(key)) for key in sorted({*known, *wanted})}
+        return {key: (made, now) for key, (made, now) in both.items() if made != now}
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -205,3 +210,28 @@ class Store:
 
 def _is_aside(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
+
+
+@contextmanager
+def reached(what: str, *, passed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Errors of a store, each as an OSError that says what could not be done; ``passed`` stay as they are.
+
+    Without credentials s3fs raises what is no OSError, and of a refusal it says nothing but "Forbidden".
+
+    Examples
+    --------
+    >>> with reached("read the index 's3://a/b'"):
+    ...     raise PermissionError("Forbidden")
+    Traceback (most recent call last):
+    PermissionError: can't read the index 's3://a/b': Forbidden; check where it is, your credentials and your rights
+    """
+    through: tuple[type[Exception], ...] = (ValueError, ImportError, *passed)
+    try:
+        yield
+    except through:
+        raise
+    except Exception as error:
+        kinds = (PermissionError, FileNotFoundError)
+        kind = next((one for one in kinds if isinstance(error, one)), OSError)
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise kind(f"can't {what}: {reason}; check where it is, your credentials and your rights") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,18 @@ import click
 
 from xchip.cli.index import access_options, limit_options
 from xchip.cli.options import INTERRUPTED, PROBLEMS, chained, storage_of
-from xchip.cli.rows import box_of, filters_of, names_of
-from xchip.cli.running import cluster_of, handling, refuse_two_crews, share_of, share_options, take, worker_options
+from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
+from xchip.cli.running import cluster_of, handling, one_crew, share_of, share_options, take, worker_options
+from xchip.cli.settings import ARRAY_INDEX, also_from, missing, place_of, strongest
+from xchip.cli.settings import names_of as variables_of
 
 if TYPE_CHECKING:
     from xchip.export.job import Format
 
+CUBES_PER_JOB = 10
+"""As stacchip has it."""
+
 chip_options = chained(
-    click.option("-o", "--output", required=True, help="Folder or URL for the files."),
     click.option("--assets", metavar="NAME,...", help="Bands, by name.  [default: Clay's for cubes, else those of the product]"),
     click.option("--sensor", help="Name of the product, where the index does not tell it."),
     click.option("--bbox", metavar="W,S,E,N", help="Degrees; W above E crosses the antimeridian."),
@@ -42,27 +47,74 @@ chip_options = chained(
 )  # fmt: skip
 
 
+@also_from(
+    index="STACCHIP_INDEXPATH",
+    chip_bucket="STACCHIP_CHIP_BUCKET",
+    data_bucket="STACCHIP_DATA_BUCKET",
+    platform="STACCHIP_PLATFORM",
+    job=ARRAY_INDEX,
+    cubes_per_job="STACCHIP_CUBES_PER_JOB",
+    threads="STACCHIP_POOL_SIZE",
+    max_nodata="STACCHIP_MAX_NODATA",
+)
 @click.command()
-@click.argument("index")
+@click.argument("index", required=False)
+@click.option("-o", "--output", show_envvar=True, help="Folder or URL for the cubes.")
+@click.option("--chip-bucket", metavar="BUCKET", help="Bucket for the cubes: the same as --output s3://BUCKET.")
+@table_options
 @click.option("--cube-size", type=click.IntRange(1), default=128, show_default=True, help="Chips in a cube.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "stored"]), default="float32", show_default=True, help="Data type of pixels."
 )
+@click.option(
+    "--job",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Make only the cubes of this job, counted from 0: number N x CUBES_PER_JOB and those that follow.",
+)
+@click.option(
+    "--cubes-per-job", type=click.IntRange(1), metavar="CUBES_PER_JOB", help=f"Cubes of a job.  [default: {CUBES_PER_JOB}]"
+)
 @chip_options
 @click.pass_context
-def prechip(ctx: click.Context, /, index: str, cube_size: int, dtype: str, **options: Any) -> None:
+def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str, **options: Any) -> None:
     """Write shuffled npz cubes of chips, as the Clay model is trained from.
 
-    INDEX is an archive or an index. Cubes that are there are skipped, so to run again is to go on. Chips that can't be read are
-    listed in OUTPUT/failed, and the exit status is then 3.
-    """
+    INDEX is an archive or an index, also one of stacchip's; it may come from XCHIP_PRECHIP_INDEX or STACCHIP_INDEXPATH. Cubes
+    that are there are skipped, so to run again is to go on. Chips that can't be read are listed in OUTPUT/failed, and the exit
+    status is then 3. What the command line says goes before XCHIP_PRECHIP_*, and that before STACCHIP_*.
+    """  # fmt: skip
+    from xchip.archive.read import read_index
     from xchip.export.cubes import Cubes
 
-    _export(ctx, index, Cubes(cube_size, None if dtype == "stored" else dtype), None, options)
+    if index is None:
+        raise missing("INDEX", "Archive or index of the chips.", *variables_of(ctx, "index"), given="s3://bucket/archive")
+    output = place_of(ctx, options, "output", "chip_bucket", "Folder or URL for the cubes.")
+    job = _job(ctx, options)
+    where = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
+    chosen = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
+    rows = read_index(
+        index, box_of(options["bbox"]), chosen or None, storage=storage_of(**where), items_root=items_root_of(options)
+    )
+    told_items(ctx, rows)
+    options |= {"output": output, "bbox": None, "filters": (), "job": job}
+    _export(ctx, rows, Cubes(cube_size, None if dtype == "stored" else dtype), None, options)
+
+
+def _job(ctx: click.Context, options: dict[str, Any]) -> tuple[int, int] | None:
+    """(number, cubes) of the job to do; None: all cubes, or those of a part. Batch tells all programs which child they are in,
+    so a part that was asked for goes before it.
+    """
+    if strongest(ctx, "part", "array", "job") == "job":
+        return options["job"], options["cubes_per_job"] or CUBES_PER_JOB
+    if options["job"] is None and options["cubes_per_job"] is not None:
+        raise missing("--job 0", "Which job's cubes to make, counted from 0.", *variables_of(ctx, "job"))
+    return None
 
 
 @click.command()
 @click.argument("index")
+@click.option("-o", "--output", required=True, help="Folder or URL for the files.")
 @click.option("--format", "kind", type=click.Choice(["npz", "zarr", "tar", "tif"]), required=True, help="Kind of the files.")
 @click.option("--size", type=click.IntRange(1), help="Chips in a cube or tar shard, or in a chunk of a Zarr store.")
 @click.option("--shard", type=click.IntRange(1), help="Chips in a shard of a Zarr store, a multiple of --size.")
@@ -94,10 +146,11 @@ def _format(kind: str, size: int | None, shard: int | None) -> Format:
     return FORMATS[kind](**settings)
 
 
-def _export(ctx: click.Context, index: str, kind: Format, shuffle: bool | None, options: dict[str, Any]) -> None:
+def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, options: dict[str, Any]) -> None:
     from xchip.export.exports import export_chips
 
-    refuse_two_crews(options)
+    options = one_crew(ctx, options)
+    job = options.get("job")
     output = options["output"]
     places = ("endpoint", "region", "profile")
     archive = {name: options[f"archive_{name}"] or options[name] for name in places}
@@ -113,7 +166,8 @@ def _export(ctx: click.Context, index: str, kind: Format, shuffle: bool | None, 
                 bbox=box_of(options["bbox"]),
                 filters=filters_of(options["filters"]),
                 shuffle=shuffle,
-                part=share_of(options) or (0, 1),
+                part=(0, 1) if job else share_of(options) or (0, 1),
+                job=job,
                 storage=storage_of(**archive),
                 pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
                 target=storage_of(**target),
@@ -129,6 +183,20 @@ def _export(ctx: click.Context, index: str, kind: Format, shuffle: bool | None, 
         click.echo(f"Interrupted. What is written stays in {output}: the same command goes on from there.", err=True)
         ctx.exit(INTERRUPTED)
     click.echo(str(report))
+    if report.jobs is not None and job is not None:
+        _tell_jobs(report.jobs, *job)
     if report.failed:
         click.echo(f"All chips that failed are listed in {output}/failed; the same command tries them again.", err=True)
         ctx.exit(PROBLEMS)
+
+
+def _tell_jobs(jobs: int, number: int, cubes: int) -> None:
+    """Whether the array has children enough, for no child sees the others."""
+    counted = f"{cubes} cubes a job make {jobs} job{'s' if jobs > 1 else ''}"
+    if number >= jobs:
+        click.echo(f"{counted}, counted from 0: there is nothing to do for job {number}.")
+        return
+    click.echo(f"{counted}: this was job {number}, counted from 0.")
+    children = os.environ.get("AWS_BATCH_JOB_ARRAY_SIZE", "")
+    if children.isdigit() and int(children) < jobs:
+        click.echo(f"The array has only {children} children; the cubes of {jobs - int(children)} jobs are not made.", err=True)

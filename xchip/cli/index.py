@@ -13,7 +13,7 @@ import click
 import xchip
 from xchip.cli.items import Source
 from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, chained, storage_of
-from xchip.cli.running import cluster_of, handling, refuse_two_crews, share_of, share_options, take, worker_options
+from xchip.cli.running import cluster_of, handling, one_crew, share_of, share_options, take, worker_options
 
 grid_options = chained(
     click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
@@ -104,7 +104,7 @@ def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output': where does the archive go?")
-    refuse_two_crews(options)
+    options = one_crew(ctx, options)
     if output.endswith(".parquet"):
         _write_file(ctx, source, output, recipe, options)
     else:

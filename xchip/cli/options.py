@@ -15,6 +15,9 @@ ERROR, PROBLEMS, INTERRUPTED = 1, 3, 130
 
 FRACTION = click.FloatRange(0, 1)
 
+_CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "pystac_client", "requests", "urllib3"}
+"""Packages whose errors tell what is wrong with a server, a network or credentials."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,9 +31,18 @@ class Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             raise click.ClickException(one_line(error)) from error
+        except Exception as error:
+            if ctx.params["debug"] or not _is_of_a_client(error):
+                raise
+            raise click.ClickException(f"storage or server can't be reached: {one_line(error)}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _is_of_a_client(error: Exception) -> bool:
+    """Whether it comes from a library that talks to servers: missing credentials, say, are neither OSError nor ValueError."""
+    return type(error).__module__.partition(".")[0] in _CLIENTS
 
 
 def one_line(error: BaseException) -> str:

@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, chained, storage_of
-from xchip.cli.running import cluster_of, handling, refuse_two_crews, share_of, share_options, worker_options
+from xchip.cli.running import cluster_of, handling, one_crew, share_of, share_options, worker_options
+from xchip.cli.settings import ARRAY_INDEX, from_command_line, missing, place_of, variables
 
 if TYPE_CHECKING:
     from xchip.archive.storage import StorageOptions
     from xchip.processors.recipe import Option, Recipe
 
-ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
 BUCKET = "STACCHIP_BUCKET"
-
-
-class Missing(click.ClickException):
-    """A setting without which nothing can be done: wrong usage, said in one line."""
-
-    exit_code = 2
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -102,22 +96,18 @@ _HOW = chained(
 )
 
 
-def _variables(recipe: Recipe, name: str, *others: str) -> list[str]:
-    return [f"XCHIP_{recipe.name}_{name}".upper().replace("-", "_"), *others]
-
-
 def _where(recipe: Recipe) -> Callable[[Any], Any]:
     return chained(
         click.option(
-            "-i", "--index", type=Numbers(), metavar="N", envvar=_variables(recipe, "index", ARRAY_INDEX), show_envvar=True,
+            "-i", "--index", type=Numbers(), metavar="N", envvar=variables(recipe.name, "index", ARRAY_INDEX), show_envvar=True,
             help="The unit to do, counted from 0; several as in 3,7 or 0-9.",
         ),
         share_options,
         click.option(
-            "-o", "--output", envvar=_variables(recipe, "output"), show_envvar=True, help="Folder or URL of the archive.",
+            "-o", "--output", envvar=variables(recipe.name, "output"), show_envvar=True, help="Folder or URL of the archive.",
         ),
         click.option(
-            "--bucket", envvar=_variables(recipe, "bucket", BUCKET), show_envvar=True,
+            "--bucket", envvar=variables(recipe.name, "bucket", BUCKET), show_envvar=True,
             help="Bucket of the archive: the same as --output s3://BUCKET.",
         ),
     )  # fmt: skip
@@ -134,7 +124,7 @@ def _option(recipe: Recipe, option: Option) -> Callable[[Any], Any]:
         type=None if flag else kind,
         default=_shown(option.default),
         show_default=option.default is not None,
-        envvar=_variables(recipe, option.name, *option.env),
+        envvar=variables(recipe.name, option.name, *option.env),
         show_envvar=True,
         help=option.help,
     )
@@ -150,18 +140,18 @@ def _shown(default: Any) -> Any:
 
 
 def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
-    refuse_two_crews(options)
+    options = one_crew(ctx, options)
     given = {option.name: options[option.name] for option in recipe.all_options()}
     for option in recipe.all_options():
         if option.required and given[option.name] is None:
             flag = "--" + option.name.replace("_", "-")
-            raise _missing(f"{flag} {option.example}", option.help, *_variables(recipe, option.name, *option.env))
+            raise missing(f"{flag} {option.example}", option.help, *variables(recipe.name, option.name, *option.env))
     units = _units(ctx, recipe, options)
     pixels = _pixels(recipe, options)
     if options["dry_run"]:
         _list(recipe, units, given, pixels)
         return
-    output = _output(ctx, recipe, options)
+    output = place_of(ctx, options, "output", "bucket", "Folder or URL of the archive.")
     from xchip.processors.pipeline import process
 
     place = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
@@ -193,10 +183,6 @@ def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
         ctx.exit(PROBLEMS)
 
 
-def _missing(example: str, what: str, *variables: str) -> Missing:
-    return Missing(f"no {example.split()[0]}: give it, as in {example}, or set {' or '.join(variables)}. {what}")
-
-
 def _list(recipe: Recipe, units: Any, given: dict[str, Any], pixels: StorageOptions) -> None:
     from xchip.processors.pipeline import choose_items
 
@@ -217,35 +203,17 @@ def _called(units: Any) -> str:
     return f"unit {', '.join(map(str, units))}"
 
 
-def _from_command_line(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-
-
 def _units(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> Any:
     """Which units: an array job gives its index to all programs, so a part that was asked for goes before it."""
     share = share_of(options)
     if share is not None:
-        if _from_command_line(ctx, "index"):
+        if from_command_line(ctx, "index"):
             raise click.UsageError("--index and --part or --array exclude each other.")
         return slice(share[0], None, share[1])
     if options["index"] is None:
         what = "The unit to do, counted from 0; or --part 0/100 for a share of all."
-        raise _missing("--index 0", what, *_variables(recipe, "index", ARRAY_INDEX))
+        raise missing("--index 0", what, *variables(recipe.name, "index", ARRAY_INDEX))
     return options["index"]
-
-
-def _output(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> str:
-    output, bucket = options["output"], options["bucket"]
-    if output is not None and bucket is not None and _from_command_line(ctx, "bucket"):
-        if _from_command_line(ctx, "output"):
-            raise click.UsageError("--output and --bucket exclude each other.")
-        output = None
-    if output is not None:
-        return str(output)
-    if bucket is None:
-        names = (*_variables(recipe, "output"), *_variables(recipe, "bucket", BUCKET))
-        raise _missing("--output s3://bucket/folder", "Folder or URL of the archive.", *names)
-    return bucket if "://" in bucket else f"s3://{bucket}"
 
 
 def _pixels(recipe: Recipe, options: dict[str, Any]) -> StorageOptions:

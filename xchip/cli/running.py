@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from xchip.cli.options import Share, chained
+from xchip.cli.settings import strongest
 
 share_options = chained(
     click.option("--part", type=Share(), metavar="I/N", help="Do only the I-th of N parts of the work, counted from 0."),
@@ -48,10 +49,11 @@ def share_of(options: dict[str, Any]) -> tuple[int, int] | None:
     return share
 
 
-def refuse_two_crews(options: dict[str, Any]) -> None:
-    """Refuse several answers to who works."""
-    if sum(options[name] is not None for name in ("scheduler", "workers", "threads")) > 1:
-        raise click.UsageError("--scheduler, --workers and --threads exclude each other.")
+def one_crew(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with one answer to who works: the one from the strongest place; several on the command line are refused."""
+    crews = ("scheduler", "workers", "threads")
+    chosen = strongest(ctx, *crews)
+    return {**options, **{name: None for name in crews if name != chosen}}
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Cubes(ShuffledBySensor):
     """
 
     name: ClassVar[str] = "npz"
+    apart: ClassVar[bool] = True
 
     size: int = 128
     """Chips in a cube."""
@@ -54,11 +55,14 @@ class Cubes(ShuffledBySensor):
         """See `Format`."""
         return clay_sensor(sensor).bands
 
-    def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
+    def folder(self, sensor: str | None) -> str:
         """See `Format`."""
         known = CLAY_SENSORS.get(sensor or "")
-        platform = known.platform if known else folder_name(sensor)
-        return [f"{platform}/cube_{number}.npz" for number in range(-(-len(order) // self.size))]
+        return known.platform if known else folder_name(sensor)
+
+    def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
+        """See `Format`."""
+        return [f"{self.folder(sensor)}/cube_{number}.npz" for number in range(-(-len(order) // self.size))]
 
     def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
         """See `Format`."""

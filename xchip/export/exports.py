@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
@@ -17,6 +16,7 @@ from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.export.batches import REMOTE_THREADS
 from xchip.export.chips import ChipTable, chip_source
+from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
 from xchip.export.job import File, Format, Pool, Work, pools_of
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import distributed
     import pandas as pd
 
-JOB = "export.json"
-"""What the files of a folder were made of."""
 BUFFER = 512
 """Chips that are mixed: some 670 MB of ten 16-bit bands of 256 x 256 pixels."""
 NEEDED = ("chip_id", "item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top")
@@ -96,6 +94,7 @@ def export_chips(
     seed: int = 0,
     buffer: int = BUFFER,
     part: tuple[int, int] = (0, 1),
+    job: tuple[int, int] | None = None,
     items: Any = None,
     sensor: Any = None,
     pad: bool = False,
@@ -120,7 +119,7 @@ def export_chips(
     index
         Rows of an index, as for `xchip.open_chips`.
     out
-        Folder or URL for the files.
+        Folder or URL for the files. Of npz each platform is an export of its own, so several may share a folder.
     format
         "npz": cubes for Clay (`xchip.export.cubes.Cubes`); "zarr": one store (`xchip.export.zarr_store.ZarrStore`); "tar":
         shards for webdataset (`xchip.export.shards.Shards`); "tif": a GeoTIFF a chip (`xchip.export.geotiffs.GeoTiffs`). Or
@@ -141,6 +140,10 @@ def export_chips(
         buffers.
     part
         (i, n): do the i-th of n parts of the work, counted from 0. Together they write the whole.
+    job
+        In place of ``part``, (i, n): write the i-th n files, counted from 0, those of each sensor by themselves; so a job is of a
+        size that does not depend on how many there are. A job beyond the last has nothing to do: ``report.jobs`` tells how many
+        there are. All jobs of a folder have the same n.
     items, sensor, pad, harmonize
         As for `xchip.open_chips`.
     storage, pixels, target
@@ -183,7 +186,7 @@ def export_chips(
     (16, 1, 0, 16)
     """
     kind = _format(format)
-    number, parts = _checked(part, buffer, attempts, workers)
+    number, parts = _checked(part, job, buffer, attempts, workers)
     storage = storage or StorageOptions()
     frame = _chosen(index, bbox, filters, Limits(**limits), storage)
     root = os.fspath(out)
@@ -199,15 +202,11 @@ def export_chips(
         "storage": storage,
         "pixels": pixels,
     }
-    tables = [
-        (name, chip_source(rows, kind.assets(name) if assets is None else assets, **opening))
-        for name, rows in _by_sensor(frame, kind, sensor)
-    ]
+    groups = _by_sensor(frame, kind, sensor)
+    tables = [(name, chip_source(rows, kind.assets(name) if assets is None else assets, **opening)) for name, rows in groups]
     parameters = {
         "format": kind.name,
         **kind.parameters(),
-        "rows": len(frame),
-        "index": _digest(frame),
         "assets": assets,
         "sensor": getattr(sensor, "name", sensor),
         "pad": bool(pad),
@@ -215,12 +214,14 @@ def export_chips(
         "shuffle": shuffled,
         "seed": seed,
         "buffer": buffer,
+        **({} if job is None else {"job": job[1]}),
     }
-    _claim(store, parameters)
-    plan = [
-        pool for name, table in tables for pool in _plan(table, name, kind, store, buffer=buffer, shuffle=shuffled, seed=seed)
-    ]
-    run = Run(store, plan[number::parts], retry_failed, progress)
+    claim(store, kind, groups if kind.apart else [(None, frame)], parameters)
+    order = {"buffer": buffer, "shuffle": shuffled, "seed": seed, "per_job": None if job is None else job[1]}
+    plan = [pool for name, table in tables for pool in _plan(table, name, kind, store, **order)]
+    jobs = [] if job is None else _jobs(plan, job[1])
+    mine = plan[number::parts] if job is None else [pool for some in jobs[job[0] : job[0] + 1] for pool in some]
+    run = Run(store, mine, retry_failed, progress)
     with client_of(client) as cluster:
         if cluster is not None and workers is not None:
             raise ValueError(
@@ -229,7 +230,7 @@ def export_chips(
         remote = any(kind.remote for _, table in tables for kind in table.reader.kinds.values())
         threads = workers or (REMOTE_THREADS if remote else os.cpu_count() or 1)
         run.all(Work(store, attempts, keep=not shuffled), cluster, threads)
-    return run.report(time.monotonic() - start)
+    return run.report(time.monotonic() - start, None if job is None else len(jobs))
 
 
 def _format(format: str | Format) -> Format:
@@ -244,10 +245,16 @@ def _format(format: str | Format) -> Format:
     return kind
 
 
-def _checked(part: tuple[int, int], buffer: int, attempts: int, workers: int | None) -> tuple[int, int]:
+def _checked(
+    part: tuple[int, int], job: tuple[int, int] | None, buffer: int, attempts: int, workers: int | None
+) -> tuple[int, int]:
     number, parts = part
     if not 0 <= operator.index(number) < operator.index(parts):
         raise ValueError(f"part is (i, n), the i-th of n parts, counted from 0, got {part}")
+    if job is not None and part != (0, 1):
+        raise ValueError(f"part={part} and job={job} are two ways to share the work; give one")
+    if job is not None and not (operator.index(job[0]) >= 0 and operator.index(job[1]) >= 1):
+        raise ValueError(f"job is (i, n), the i-th n files, counted from 0, got {job}")
     for name, value in (("buffer", buffer), ("attempts", attempts), ("workers", workers)):
         if value is not None and operator.index(value) < 1:
             raise ValueError(f"{name} is a whole number from 1 on, got {value}")
@@ -284,31 +291,10 @@ def _by_sensor(frame: pd.DataFrame, kind: Format, sensor: Any) -> list[tuple[str
     return [(name if isinstance(name, str) else None, rows) for name, rows in groups]
 
 
-def _digest(frame: pd.DataFrame) -> str:
-    """Tells these rows, in this order, from others."""
-    digest = hashlib.sha256()
-    for name in ("chip_id", "item_id", "proj_code"):
-        digest.update("\n".join(frame[name].astype(str)).encode(errors="surrogatepass"))
-    for name in ("proj_left", "proj_bottom", "proj_right", "proj_top"):
-        digest.update(np.ascontiguousarray(frame[name].to_numpy(np.float64)).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
-    """Say of what the target is made, or find that it is made of just that already."""
-    pairs = store.claim(JOB, parameters)
-    if pairs:
-        raise ValueError(
-            f"{store.path()!r} has the files of another export, with {pairs}; pass the same rows and options, or another path"
-        )
-
-
-def _plan(
-    table: ChipTable, sensor: str | None, kind: Format, store: Store, *, buffer: int, shuffle: bool, seed: int
-) -> list[Pool]:
+def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, *, per_job: int | None, **mixing: Any) -> list[Pool]:
     """The files of a table, in pools; what must be there before the first file is written."""
     size = kind.per_file
-    pools = pools_of(table.rows, table.reader.tile, per_file=size, buffer=buffer, shuffle=shuffle, seed=seed)
+    pools = pools_of(table.rows, table.reader.tile, per_file=size, per_job=per_job, **mixing)
     order = np.concatenate(pools)
     ready = kind.prepared(store, table, order)
     names = iter(kind.files(table, order, sensor))
@@ -320,3 +306,14 @@ def _plan(
         planned.append(Pool(f"{folder}/{number:06d}", files, table, sensor, ready))
         first += len(pool)
     return planned
+
+
+def _jobs(plan: Sequence[Pool], size: int) -> list[list[Pool]]:
+    """The pools of each job: ``size`` files, fewer where those of a sensor end."""
+    jobs: list[list[Pool]] = []
+    for pool in plan:
+        number = pool.files[0].first // pool.format.per_file
+        if number % size == 0:
+            jobs.append([])
+        jobs[-1].append(pool)
+    return jobs

@@ -43,6 +43,7 @@ class GeoTiffs:
     by_sensor: ClassVar[bool] = True
     fills: ClassVar[bool] = False
     own_sizes: ClassVar[bool] = True
+    apart: ClassVar[bool] = False
 
     @property
     def per_file(self) -> int:
@@ -56,6 +57,10 @@ class GeoTiffs:
     def assets(self, sensor: str | None) -> Sequence[str] | None:
         """See `Format`."""
         return None
+
+    def folder(self, sensor: str | None) -> str:
+        """See `Format`."""
+        return ""
 
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
         """See `Format`."""

@@ -14,6 +14,7 @@ from xchip.archive.failures import GivenUp, attempts_in, insistently, retrying
 from xchip.archive.store import Store
 from xchip.archive.task import ArchiveError
 from xchip.export.chips import ChipTable
+from xchip.export.located import located
 from xchip.export.pixels import Planes
 from xchip.export.plan import Shape, split_units, units
 from xchip.export.rows import ChipRows
@@ -68,6 +69,8 @@ class Format(Protocol):
     """Whether chips that could not be read are there all the same, as nodata."""
     own_sizes: ClassVar[bool]
     """Whether chips may have several sizes."""
+    apart: ClassVar[bool]
+    """Whether the files of each sensor are an export of their own: in its `folder`, whatever others there are."""
 
     @property
     def per_file(self) -> int:
@@ -78,6 +81,9 @@ class Format(Protocol):
 
     def assets(self, sensor: str | None) -> Sequence[str] | None:
         """The bands to export where nobody asks for others."""
+
+    def folder(self, sensor: str | None) -> str:
+        """Where the files of a sensor are, if they are an export of their own."""
 
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
         """The name of each file, which says that it has been written; ``order`` is that of the chips."""
@@ -174,7 +180,9 @@ class Done:
     failures: tuple[FailedChip, ...]
 
 
-def pools_of(rows: ChipRows, tile: Shape, *, per_file: int, buffer: int, shuffle: bool, seed: int) -> list[np.ndarray]:
+def pools_of(
+    rows: ChipRows, tile: Shape, *, per_file: int, buffer: int, shuffle: bool, seed: int, per_job: int | None = None
+) -> list[np.ndarray]:
     """Positions of the chips of each pool, in the order in which files take them: together a permutation of the rows.
 
     Parameters
@@ -193,16 +201,25 @@ def pools_of(rows: ChipRows, tile: Shape, *, per_file: int, buffer: int, shuffle
         the rows.
     seed
         Decides the order.
+    per_job
+        Files of a job, which must not share a pool with those of another: a pool's failures are listed in one place. None: all
+        files.
     """
     size = max(1, buffer // per_file) * per_file
+    job = len(rows) if per_job is None else per_job * per_file
+    pools = [
+        slice(start, min(start + size, first + job))
+        for first in range(0, len(rows), job)
+        for start in range(first, min(first + job, len(rows)), size)
+    ]
     order = np.arange(len(rows))
     if shuffle:
         rng = np.random.default_rng(seed)
         groups = split_units(units(rows, tile), max(1, size // MIXED))
         order = np.concatenate([groups[turn] for turn in rng.permutation(len(groups)).tolist()])
-        for start in range(0, len(order), size):
-            rng.shuffle(order[start : start + size])
-    return [order[start : start + size] for start in range(0, len(order), size)]
+        for pool in pools:
+            rng.shuffle(order[pool])
+    return [order[pool] for pool in pools]
 
 
 def taken(table: ChipTable, positions: np.ndarray) -> ChipTable:
@@ -249,6 +266,7 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
         If the target can't be written.
     """
     arrays, wrong = read_chips(pool.table, work, each)
+    pool = replace(pool, table=located(pool.table, wrong))
     bands = pool.table.reader.layout.bands(arrays)
     found = tuple(_failed(pool, file, wrong) for file in pool.files)
     redone = {file.name for file in pool.files}

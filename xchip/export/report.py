@@ -38,6 +38,8 @@ class ExportReport:
     failures: Any = field(repr=False, compare=False)
     """pandas.DataFrame, one row a failed chip: file (that lacks it), chip_id, item_id, collection, error (class of the
     exception), message, attempts."""
+    jobs: int | None = None
+    """How many jobs make the whole, where it was done by ``job=``; else None."""
 
     def __str__(self) -> str:
         counts = f"{self.done:,} chips in {self.files:,} files, {self.skipped:,} skipped, {self.failed:,} failed"

@@ -75,13 +75,13 @@ class Run:
             for file in files:
                 self._progress.advance(skipped=skipped, failed=file.name in failed)
 
-    def report(self, seconds: float) -> ExportReport:
-        """What became of the run."""
+    def report(self, seconds: float, jobs: int | None = None) -> ExportReport:
+        """What became of the run; ``jobs`` is how many there are of its kind."""
         import pandas as pd
 
         columns = ["file", "chip_id", "item_id", "collection", "error", "message", "attempts"]
         failures = pd.DataFrame([asdict(one) for one in self.failures], columns=columns)
-        return ExportReport(self._store.path(), self.done, self.skipped, len(failures), self.files, seconds, failures)
+        return ExportReport(self._store.path(), self.done, self.skipped, len(failures), self.files, seconds, failures, jobs)
 
 
 def _on_threads(pools: Iterable[Pool], work: Work, threads: int) -> Iterator[tuple[Pool, Done]]:

@@ -76,6 +76,25 @@ def clay_sensor(sensor: str | None) -> ClaySensor:
     return found
 
 
+def sensor_of_platform(platform: str) -> str:
+    """The sensor that Clay, and so stacchip, calls ``platform``; the sensor's own name does as well.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> sensor_of_platform("landsat-c2l2-sr"), sensor_of_platform("modis"), sensor_of_platform("naip")
+    ('landsat-c2-l2', 'modis-09a1', 'naip')
+    """
+    found = next((name for name, clay in CLAY_SENSORS.items() if platform in (name, clay.platform)), None)
+    if found is None:
+        raise ValueError(f"platform {platform!r} is not known; there are {', '.join(c.platform for c in CLAY_SENSORS.values())}")
+    return found
+
+
 def wavelengths(sensor: str | None, bands: Sequence[str]) -> np.ndarray:
     """Wavelength of each band as Clay takes it: float32 (bands,), micrometres (but MODIS: nanometres, as Clay was trained).
 

@@ -41,6 +41,7 @@ class Shards(ShuffledBySensor):
     """
 
     name: ClassVar[str] = "tar"
+    apart: ClassVar[bool] = False
 
     size: int = 256
     """Chips in a shard."""
@@ -54,6 +55,10 @@ class Shards(ShuffledBySensor):
     def assets(self, sensor: str | None) -> Sequence[str] | None:
         """See `Format`."""
         return None
+
+    def folder(self, sensor: str | None) -> str:
+        """See `Format`."""
+        return ""
 
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
         """See `Format`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from xchip.export.chips import ChipTable, chip_source
+from xchip.export.located import located
 from xchip.export.pixels import Layout
 from xchip.export.rows import ChipRows
 from xchip.export.sample import CLAY_SENSORS, encodings
@@ -66,12 +67,14 @@ class Samples:
         """A value a chip, by key: tensors, and lists of text."""
         import torch
 
-        coords = {name: values[positions] for name, values in self.table.coords.items()}
+        rows = self.table.rows.take(positions)
+        some = {name: values[positions] for name, values in self.table.coords.items()}
+        coords = located(replace(self.table, rows=rows, coords=some)).coords
         sensor = self.sensor[self.table.rows.item[positions]]
         pixels = self._pixels(arrays, sensor)
         columns: dict[str, Any]
         if self.keys == "torchgeo":
-            bounds, transform = _torchgeo_places(coords, self.table.rows.take(positions))
+            bounds, transform = _torchgeo_places(coords, rows)
             columns = {"image": pixels, "bounds": torch.from_numpy(bounds), "transform": torch.from_numpy(transform)}
             columns["crs"] = coords["proj_code"].tolist()
         else:

@@ -40,6 +40,7 @@ class ZarrStore:
     by_sensor: ClassVar[bool] = False
     fills: ClassVar[bool] = True
     own_sizes: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
 
     chunk: int = CHUNK
     """Chips in a chunk, which readers decode at once."""
@@ -64,6 +65,10 @@ class ZarrStore:
     def assets(self, sensor: str | None) -> Sequence[str] | None:
         """See `Format`."""
         return None
+
+    def folder(self, sensor: str | None) -> str:
+        """See `Format`."""
+        return ""
 
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
         """Marks, for a chunk of nothing but zeros has no file."""

@@ -73,7 +73,8 @@ def read_layer(source: str, column: str | None) -> Any:
     try:
         frame = geopandas.read_parquet(source) if source.endswith((".parquet", ".geoparquet")) else geopandas.read_file(source)
     except Exception as error:  # pyogrio, pyarrow, urllib and fsspec raise their own
-        raise OSError(f"can't open the layer {source!r}: {error}") from error
+        reasons = dict.fromkeys(part.strip() for part in str(error).split("; "))  # GDAL repeats what each of its drivers met
+        raise OSError(f"can't open the layer {source!r}: {'; '.join(reasons)}") from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise ValueError(f"the layer {source!r} has no geometries; give one that has")
     if column is not None and column not in frame.columns:

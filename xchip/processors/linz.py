@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xchip.archive.failures import insistently
 from xchip.archive.storage import StorageOptions
+from xchip.archive.store import reached
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
 from xchip.stac.sources import resolve, resolved
 
@@ -106,7 +107,7 @@ def read_surveys(path: str | None) -> list[str]:
     else:
         import fsspec
 
-        with fsspec.open(path, "rt", encoding="utf-8") as file:
+        with reached(f"read the surveys in {path!r}"), fsspec.open(path, "rt", encoding="utf-8") as file:
             text = file.read()
     lines = (line.partition("#")[0].strip().strip("/") for line in text.splitlines())
     return [line for line in lines if line]
@@ -158,7 +159,8 @@ def assets(item: Item, options: Options) -> Mapping[str, Staging]:
 def _items(hrefs: Sequence[str], storage: StorageOptions) -> Iterator[Item]:
     fs, _ = storage.filesystem(hrefs[0])
     paths = [storage.filesystem(href)[1] for href in hrefs]
-    found = insistently(lambda: fs.cat(paths))
+    with reached(f"read items such as {hrefs[0]!r}"):
+        found = insistently(lambda: fs.cat(paths))
     contents = [found[path] for path in paths] if isinstance(found, dict) else [found]
     for href, content in zip(hrefs, contents, strict=True):
         yield resolved(_parsed(href, content), href)
@@ -166,7 +168,8 @@ def _items(hrefs: Sequence[str], storage: StorageOptions) -> Iterator[Item]:
 
 def _read_json(href: str, storage: StorageOptions) -> dict[str, Any]:
     fs, path = storage.filesystem(href)
-    return _parsed(href, insistently(lambda: fs.cat_file(path)))
+    with reached(f"read {href!r}"):
+        return _parsed(href, insistently(lambda: fs.cat_file(path)))
 
 
 def _parsed(href: str, content: bytes) -> dict[str, Any]:
