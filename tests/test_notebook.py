@@ -20,6 +20,7 @@ import pytest
 import xchip
 from xchip.archive.report import BuildReport
 from xchip.explanation import Explanation, Figure, Group
+from xchip.export.report import ExportReport
 from xchip.testing import synthetic_stack
 
 EVIL = '<img src="x" onerror="document.title=1"><script>document.title=2</script>'
@@ -85,6 +86,10 @@ def values() -> dict[str, Any]:
             "attempts": 5,
         }
     )
+    lost = failures.head(3).assign(chip_id=[EVIL, "item-1-0-0", "item-2-0-0"])
+    chips = ds.chips.index(64).assign(kind=["a", EVIL] * 67 + ["a"])
+    leaking = chips.assign(split=np.where(chips.chip_index_x < 4, "train", EVIL))
+    apart = chips.assign(split=np.select([chips.chip_index_x < 4, chips.chip_index_x > 9], ["train", "test"], "buffer"))
     return {
         "accessor": ds.rename(red=EVIL).chips,
         "grid": ds.chips.grid(128, stride=64, edge="pad"),
@@ -100,6 +105,9 @@ def values() -> dict[str, Any]:
             problems=(EVIL,),
         ),
         "explained": ds.chips.explain(256),
+        "export": ExportReport(f"s3://bucket/{EVIL}", 1234, 5, 3, 10, 61.2, lost),
+        "leak": xchip.audit(leaking, buffer_km=0.1, columns=["kind"]),
+        "no leak": xchip.audit(apart, buffer_km=0.1),
     }
 
 
@@ -143,6 +151,7 @@ def test_text_can_be_read_in_every_theme(tmp_path: Path) -> None:
     for theme, result in results.items():
         texts = [text for text, _ in result["found"]]
         assert {"quality", "attempts", "timed out", "chips", "bands", "xchip.BuildReport", "no grid"} <= set(texts)
+        assert {"xchip.ExportReport", "xchip.AuditReport", "in no split", "distance", "cloud", "kind", "0.000 km"} <= set(texts)
         assert {text: ratio for text, ratio in result["found"] if ratio < 4.5} == {}, theme
         assert result["broken"] == []  # no short word is torn apart
         assert result["requests"] == []  # nothing comes from elsewhere

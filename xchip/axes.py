@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from xchip.display import unit_of
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -29,11 +31,6 @@ def settle(figure: Any) -> None:
     some pixels: titles and legends are cut.
     """
     figure.draw_without_rendering()
-
-
-def unit_of(crs: Any) -> str:
-    unit = crs.axis_info[0].unit_name if crs.axis_info else "units"
-    return {"metre": "m", "degree": "°"}.get(unit, unit)
 
 
 def label_axes(ax: Axes, crs: Any, proj_code: str) -> None:

@@ -27,9 +27,9 @@ from xchip.axes import (
     settle,
     shortened,
     title_of,
-    unit_of,
 )
 from xchip.cells import Cells, cells_of, inner_border
+from xchip.display import unit_of
 from xchip.palette import FRACTIONS, SET_ASIDE, Categories, categories_of, is_category, numbers_of
 
 if TYPE_CHECKING:
@@ -197,9 +197,7 @@ class Places:
     def note(self, categories: bool) -> str:
         """What the map can't show by itself."""
         if self.cells is not None:
-            from pyproj import CRS
-
-            size, unit = self.cells.size, unit_of(CRS(self.crs))
+            size, unit = self.cells.size, unit_of(self.crs)
             size, unit = (size / 1000, "km") if unit == "m" else (size, unit)
             space = "" if unit == "°" else " "
             return f"as cells of {size:.2g}{space}{unit} ({'most frequent' if categories else 'mean of the chips'})"

@@ -103,9 +103,11 @@ def status(ctx: click.Context, /, archive: str, failures: bool, as_json: bool, *
 
 
 def _status_lines(found: Any, failures: bool) -> list[str]:
+    from xchip.explanation import as_bytes
+
     lines = [
         found.path,
-        f"  done    {found.parts:,} items, {found.rows:,} chips, {found.size / 1e6:,.1f} MB",
+        f"  done    {found.parts:,} items, {found.rows:,} chips, {as_bytes(found.size)}",
         f"  failed  {found.failed:,} items",
     ]
     if found.span:
