@@ -64,7 +64,7 @@ def merge(
         storage=storage_of(**access),
         memory=memory,
         chip_size=chip_size,
-        progress=say_progress if sys.stderr.isatty() else None,
+        progress=say_progress if sys.stderr.isatty() else False,
     )
     click.echo(f"merged into {merged}")
 

@@ -56,15 +56,11 @@ def stats(index: str, output: str | None, **options: Any) -> None:
             storage=archive,
             pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             client=client,
-            progress=partial(say_progress, "chips") if sys.stderr.isatty() else None,
+            progress=partial(say_progress, "chips") if sys.stderr.isatty() else False,
             **take(options, "sensor harmonize skip_nodata sample seed threads"),
         )
     if output is None:
         click.echo(found.to_yaml(), nl=False)
         return
-    for one in found.sensors:
-        click.echo(f"{one.sensor or 'unknown sensor'}, {one.chips:,} chips")
-        width = max(map(len, one.bands))
-        for band, mean, std, low, high in zip(one.bands, one.mean, one.std, one.min, one.max, strict=True):
-            click.echo(f"  {band:{width}}  mean {mean:12.4f}  std {std:12.4f}  from {low:g} to {high:g}")
+    click.echo(found)
     click.echo(f"written to {found.write(output, storage=archive)}")
