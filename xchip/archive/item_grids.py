@@ -83,7 +83,8 @@ class ItemGrids:
         if not several.num_rows:
             return
         grids, choices = [json.loads(text) for text in self._grids], list(self._choices)
-        order = [(name, "ascending") for name in ("collection", "item_id", "file", "choice")]  # threads unite records in any order
+        # Threads unite records in any order.
+        order = [(name, "ascending") for name in ("collection", "item_id", "file", "choice")]
         members = records.filter(is_one_of(records, several)).sort_by(order)
         left: list[Grid] = []
         before: tuple[Any, ...] | None = None
