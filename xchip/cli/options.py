@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from xchip.cli.examples import EXAMPLES
+
 if TYPE_CHECKING:
     from xchip.archive.storage import StorageOptions
 
@@ -31,6 +33,8 @@ class Commands(click.Group):
         """Add commands, which the help lists under this title and in this order."""
         self.sections[title] = list(commands)
         for command in commands:
+            if example := EXAMPLES.get(command.name or ""):
+                command.epilog = f"\b\nExample:\n  {example}"  # \b: the line is not broken
             self.add_command(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
