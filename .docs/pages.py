@@ -35,7 +35,7 @@ REFERENCE = {
     "Processors": "processors",
     "Tests": "testing",
 }
-WIDTH = 84
+WIDTH = 100
 """Columns that a page has room for."""
 ACCESSOR = "Chips of an array"
 """The page that has the accessor too."""

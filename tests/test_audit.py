@@ -169,6 +169,8 @@ def test_the_report_shows_itself() -> None:
     assert isinstance(report, AuditReport)
     assert str(report).startswith("LEAK: 2 chips touch another split or are within 0 km of it")
     assert "0.000 km" in str(report)
+    assert "too near: <b>-0 (<i>train) and <b>-1 (test) are 0.000 km apart" in str(report)
+    assert repr(report) == str(report)
     page = report._repr_html_()
     assert "<b>" not in page
     assert "<i>" not in page
@@ -177,6 +179,21 @@ def test_the_report_shows_itself() -> None:
     assert (known["ok"], known["leaks"], known["pairs"][0]["overlap"]) == (False, 2, True)
     frame["split"] = "train"
     assert str(audit(frame)).startswith("ok: no two splits touch")
+
+
+def test_the_report_shows_shares_of_values() -> None:
+    """Of columns with several values; of a value that is not among a split's ten most frequent nothing is known."""
+    frame = chips("utm 33", metres=2560, size=(4, 8)).assign(split=["train"] * 24 + ["test"] * 8)
+    frame["nodata_fraction"] = [0.0] * 23 + [0.004] + [0.25] * 8
+    frame["kind"] = [*(f"k{number // 2}" for number in range(22)), "rare", "rarer", *["k0"] * 6, "rare", "new"]
+    lines = [line.split() for line in str(audit(frame, columns=["kind"])).splitlines()]
+    assert ["test", "8", "8", "1", "2024-01-01", "2024-01-01", "25.0%"] in lines
+    assert ["train", "24", "24", "1", "2024-01-01", "2024-01-01", "<0.1%"] in lines
+    assert ["kind", "test", "train"] in lines
+    assert ["k0", "75.0%", "8.3%"] in lines
+    assert ["new", "12.5%", "-"] in lines
+    assert ["k1", "0.0%", "8.3%"] in lines
+    assert not any(line[:1] == ["collection"] for line in lines)  # all chips are of one
 
 
 def test_counting_stops_at_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +245,8 @@ def test_split_then_audit(written: str, tmp_path: Any) -> None:
     done = run("split", written, "-o", out, "--share", "train=0.5", "--share", "test=0.5", "--block-km", 12, "--buffer-km", 0.5)
     assert done.exit_code == 0, done.output
     assert "train" in done.output
+    assert f"written to {out}" in done.output
+    assert "Warning" not in done.output
     checked = run("audit", out, "--buffer-km", 0.5, "--json", report, "--balance", "item_id")
     assert checked.exit_code == 0, checked.output
     assert json.loads(report.read_text())["ok"]
@@ -239,8 +258,19 @@ def test_split_then_audit(written: str, tmp_path: Any) -> None:
     assert "split" in missing.stderr
 
 
+def test_a_split_without_chips_is_told(written: str, tmp_path: Any) -> None:
+    done = run("split", written, "-o", tmp_path / "parts.parquet", "--block-km", 2000)
+    assert done.exit_code == 0, done.output
+    (whole,) = set(geopandas.read_parquet(tmp_path / "parts.parquet")["split"]) - {"buffer"}
+    empty = " and ".join(name for name in ("train", "val", "test") if name != whole)
+    assert f"Warning: no chip is in {empty}: there are few blocks of 2000 km; a smaller --block-km makes more" in done.stderr
+
+
 def test_split_by_column_and_polygons(written: str, tmp_path: Any) -> None:
-    assert run("split", written, "-o", tmp_path / "a.parquet", "--by", "chip_index_x", "--buffer-km", 0).exit_code == 0
+    done = run("split", written, "-o", tmp_path / "a.parquet", "--by", "chip_index_x", "--buffer-km", 0)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith("Warning: no chip is in ['val', 'test'] (400 chips")  # in a line, without a place in the code
+    assert len(done.stderr.splitlines()) == 1
     layer = tmp_path / "layer.gpkg"
     rows = geopandas.read_parquet(written)
     west, south, east, north = rows.total_bounds

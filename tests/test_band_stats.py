@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 import xchip
 from xchip.export.band_stats import band_stats
 from xchip.export.chips import open_chips
-from xchip.export.stats_values import BandStats
+from xchip.export.stats_values import BandStats, SensorStats
 from xchip.moments import Moments, moments, no_moments
 from xchip.testing import raise_if_dask_computes
 
@@ -283,6 +283,21 @@ def test_an_index_without_chips_to_count_is_refused(rows: pd.DataFrame) -> None:
         band_stats(rows.iloc[:0], skip_nodata=True)
     with pytest.raises(ValueError, match="column 'nodata_fraction' is missing"):
         band_stats(rows.drop(columns="nodata_fraction"))
+
+
+def test_statistics_show_themselves() -> None:
+    moments = {"mean": (1676.97656, 1.5e-6), "std": (2.5, 0.0), "min": (1.0, 0.0), "max": (65535.0, np.nan)}
+    one = SensorStats("<i>", ("red", "b"), (4, 50_000), wavelength=(0.65, 0.8), chips=1200, **moments)
+    rows = [line.split() for line in str(BandStats((one,))).splitlines()]
+    assert rows == [
+        ["<i>,", "1,200", "chips"],
+        ["band", "mean", "std", "min", "max", "pixels"],
+        ["red", "1,676.977", "2.5", "1", "65,535", "4"],
+        ["b", "1.5e-06", "0", "0", "nan", "50,000"],
+    ]
+    page = BandStats((one,))._repr_html_()
+    assert "<i>" not in page
+    assert all(f">{value}<" in page for row in rows[1:] for value in row)
 
 
 def test_progress_ends_with_all_chips(rows: pd.DataFrame) -> None:

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import geopandas
 import pytest
 from command_line import refused, run
 from pandas.testing import assert_frame_equal
 
 import xchip
+from xchip.cli import main
 from xchip.cli.info import _conditions
+from xchip.cli.options import Commands
 from xchip.quality import BitField
 from xchip.testing import write_scene
 
@@ -51,6 +54,18 @@ print("loaded:", [name for name in heavy if name in sys.modules])
     assert "loaded: []" in done.stdout, done.stderr
     for word in ("demo", "index", "info", "merge", "status", "verify", "--version", "--max-cloud"):
         assert word in done.stdout
+
+
+def test_help_lists_every_command_with_its_whole_first_sentence() -> None:
+    shown = " ".join(run("--help").output.split())
+    for name, command in main.commands.items():
+        sentence = " ".join((command.help or "").split()).partition(". ")[0].rstrip(".").split("; ")[0]
+        assert f" {name} {sentence}" in shown
+    assert "..." not in shown.partition("Start:")[2]
+    extra = click.Command("extra", help="Of no section.")
+    group = Commands("all", commands=[extra])
+    group.add_section("Start", click.Command("first"))
+    assert "More: extra Of no section." in " ".join(group.get_help(click.Context(group)).split())
 
 
 def test_version() -> None:

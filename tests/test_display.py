@@ -39,7 +39,7 @@ def test_table_of_a_grid() -> None:
         "edge": "pad",
         "anchor": "crs",
         "scene": "600 x 1000 pixels (height x width)",
-        "pixel size": "10 x 10 CRS units",
+        "pixel size": "10 x 10 m",
         "CRS": "EPSG:32720",
         "bounds": "499980, 6394000, 509980, 6400000",
     }

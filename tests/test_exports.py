@@ -305,6 +305,15 @@ def test_a_killed_export_goes_on_to_the_same_files(archive: str, tmp_path: Path)
     assert {name: data for name, data in contents(out).items() if not name.endswith(".tmp")} == contents(tmp_path / "whole")
 
 
+def test_bands_that_nobody_asked_for(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """Cubes take those of Clay; where an item lacks one, the error says how to name others."""
+    with pytest.raises(xchip.ItemError, match=r"no asset 'rededge1'; .* has the bands blue, .*swir22 .*assets=, or --assets"):
+        xchip.prechip(rows, tmp_path / "cubes", progress=False)
+    with pytest.raises(xchip.ItemError, match=r"no asset 'rededge1'") as asked:
+        xchip.prechip(rows, tmp_path / "cubes", assets=["rededge1"], progress=False)
+    assert "--assets" not in str(asked.value)
+
+
 def test_other_rows_or_options_are_refused(archive: str, rows: pd.DataFrame, tmp_path: Path) -> None:
     run(archive, tmp_path / "out", Cubes(8))
     for index, options in ((archive, {"seed": 1}), (archive, {"assets": ["red"]}), (rows.iloc[1:], {}), (rows.iloc[::-1], {})):

@@ -20,6 +20,8 @@ import pytest
 import xchip
 from xchip.archive.report import BuildReport
 from xchip.explanation import Explanation, Figure, Group
+from xchip.export.report import ExportReport
+from xchip.export.stats_values import BandStats, SensorStats
 from xchip.testing import synthetic_stack
 
 EVIL = '<img src="x" onerror="document.title=1"><script>document.title=2</script>'
@@ -85,6 +87,10 @@ def values() -> dict[str, Any]:
             "attempts": 5,
         }
     )
+    lost = failures.head(3).assign(chip_id=[EVIL, "item-1-0-0", "item-2-0-0"])
+    chips = ds.chips.index(64).assign(kind=["a", EVIL] * 67 + ["a"])
+    leaking = chips.assign(split=np.where(chips.chip_index_x < 4, "train", EVIL))
+    apart = chips.assign(split=np.select([chips.chip_index_x < 4, chips.chip_index_x > 9], ["train", "test"], "buffer"))
     return {
         "accessor": ds.rename(red=EVIL).chips,
         "grid": ds.chips.grid(128, stride=64, edge="pad"),
@@ -100,6 +106,12 @@ def values() -> dict[str, Any]:
             problems=(EVIL,),
         ),
         "explained": ds.chips.explain(256),
+        "export": ExportReport(f"s3://bucket/{EVIL}", 1234, 5, 3, 10, 61.2, lost),
+        "bands": BandStats(
+            (SensorStats(EVIL, ("red", EVIL), (4, 4), (1.0, 2.0), (0.1, 0.2), (0.0, 0.0), (9.0, 65535.0), (0.6, 0.8), chips=3),)
+        ),
+        "leak": xchip.audit(leaking, buffer_km=0.1, columns=["kind"]),
+        "no leak": xchip.audit(apart, buffer_km=0.1),
     }
 
 
@@ -143,6 +155,8 @@ def test_text_can_be_read_in_every_theme(tmp_path: Path) -> None:
     for theme, result in results.items():
         texts = [text for text, _ in result["found"]]
         assert {"quality", "attempts", "timed out", "chips", "bands", "xchip.BuildReport", "no grid"} <= set(texts)
+        assert {"xchip.ExportReport", "xchip.AuditReport", "in no split", "distance", "0.000 km", "cloud", "kind"} <= set(texts)
+        assert {"band", "65,535"} <= set(texts)
         assert {text: ratio for text, ratio in result["found"] if ratio < 4.5} == {}, theme
         assert result["broken"] == []  # no short word is torn apart
         assert result["requests"] == []  # nothing comes from elsewhere
@@ -209,7 +223,7 @@ def test_completion_in_ipython() -> None:
 
 
 @pytest.mark.parametrize("widgets", [True, False])
-def test_a_bar_in_a_kernel(widgets: bool) -> None:
+def test_bars_in_a_kernel(widgets: bool, tmp_path: Path) -> None:
     """A real kernel, with ipywidgets and as if it were not installed."""
     pytest.importorskip("ipykernel")
     if widgets:
@@ -222,8 +236,11 @@ from xchip.progress import Progress
 with Progress(3, "indexed") as progress:
     for number in range(3):
         progress.advance(failed=number == 1)
+import xchip, xchip.testing
+xchip.testing.synthetic_stack(shape=(512, 512)).chips.index(64).to_parquet("index.parquet")
+path = xchip.merge_indexes("index.parquet", "all.parquet")
 """
-    manager, client = start_new_kernel(kernel_name="python3")
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
     messages: list[Any] = []
     try:
         reply = client.execute_interactive(("" if widgets else hide) + code, output_hook=messages.append, timeout=60)
@@ -234,11 +251,12 @@ with Progress(3, "indexed") as progress:
     streams = "".join(m["content"]["text"] for m in messages if m["msg_type"] == "stream")
     assert "Warning" not in streams
     if widgets:
-        (shown,) = [m["content"]["data"] for m in messages if m["msg_type"] == "display_data"]
-        assert "application/vnd.jupyter.widget-view+json" in shown
+        shown = [m["content"]["data"] for m in messages if m["msg_type"] == "display_data"]
+        assert len(shown) == 3  # indexed, read, written
+        assert all("application/vnd.jupyter.widget-view+json" in data for data in shown)
         assert streams == ""
     else:
-        assert "indexed: 100%" in streams
+        assert all(f"{step}: 100%" in streams for step in ("indexed", "read", "written"))
         assert "1 failed" in streams
 
 

@@ -14,9 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import shapely
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import xchip
 from xchip.palette import SET_ASIDE, SPLITS
@@ -66,6 +68,22 @@ def test_chips_without_values_are_hatched(index, ax) -> None:
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no valid pixels"]
 
 
+def test_of_chips_on_each_other_the_last_with_a_value_is_on_top(index, ax) -> None:
+    """Also where a later scene has nothing there; what is hidden by others is not in the legend."""
+    low, high, none = (index.assign(item_id=str(value), cloud_fraction=value) for value in (0.1, 0.9, np.nan))
+    plot(pd.concat([low, high, none]), ax=ax)
+    assert ax.get_legend() is None
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    box = ax.get_window_extent()
+    drawn = np.asarray(canvas.buffer_rgba())[::-1][int(box.y0) + 8 : int(box.y1) - 8, int(box.x0) + 8 : int(box.x1) - 8]
+    colours, counts = np.unique(drawn.reshape(-1, 4), axis=0, return_counts=True)
+    assert np.allclose(colours[counts.argmax()], chips_of(ax).cmap(0.9, bytes=True), atol=2)
+    alone = Figure().subplots()
+    plot(pd.concat([low.head(3), none]), ax=alone)
+    assert [text.get_text() for text in alone.get_legend().get_texts()] == ["no valid pixels"]
+
+
 def test_several_crs_are_drawn_in_lon_lat(index, ax) -> None:
     mixed = index.copy()
     mixed.loc[mixed.index[0], "proj_code"] = "EPSG:32720"
@@ -106,7 +124,7 @@ def test_fractions_are_percentages_on_the_bar(index, ax) -> None:
     plot(index, "nodata_fraction", ax=ax)
     ax.figure.canvas.draw()
     bar = ax.figure.axes[1]
-    assert bar.get_ylabel() == "nodata (% of the chip's all pixels)"
+    assert bar.get_ylabel() == "nodata (% of all the chip's pixels)"
     assert "100%" in [label.get_text() for label in bar.get_yticklabels()]
 
 
@@ -170,7 +188,7 @@ def test_dates_have_a_bar_of_dates(index, ax) -> None:
     plot(index.assign(datetime=days.where(index.chip_index_x > 0)), "datetime", ax=ax)
     assert chips_of(ax).get_array().min() == (pd.Timestamp("2024-01-11") - pd.Timestamp(0)).days
     ax.figure.canvas.draw()
-    assert {"Mar", "Jul"} <= {label.get_text() for label in ax.figure.axes[1].get_yticklabels()}
+    assert {"2024-02-01", "2024-07-01"} <= {label.get_text() for label in ax.figure.axes[1].get_yticklabels()}
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no value"]
 
 
@@ -301,6 +319,25 @@ def test_chips_beneath_others_are_counted(index, ax) -> None:
     later = pd.concat([index, index.head(3).assign(item_id="later")])
     plot(later, ax=ax)
     assert ax.get_title(loc="left") == "28 chips of 2 scenes\n3 of them beneath others of the same place"
+
+
+@pytest.mark.parametrize("dpi", [100, 150])
+def test_nothing_is_cut_off_in_a_file(index, dpi) -> None:
+    """All text lies on the paper at the first drawing: the one that is saved."""
+    both = pd.concat([index, index.assign(item_id="later")]).assign(
+        cloud_fraction=lambda rows: rows.cloud_fraction.where(rows.row_off > 0)
+    )
+    figure = plot(both).figure
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = [label for ax in figure.axes for label in (*ax.get_xticklabels(), *ax.get_yticklabels())]  # some are not drawn
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text not in ticks]
+    assert {"no valid pixels", "easting (km), EPSG:32719"} <= {text.get_text() for text in texts}
+    extents = np.array([text.get_window_extent(canvas.get_renderer()).extents for text in texts])
+    paper = figure.bbox.extents
+    assert (extents[:, :2] >= paper[:2]).all()
+    assert (extents[:, 2:] <= paper[2:]).all()
 
 
 def test_no_axes_means_a_figure_without_pyplot_unless_it_is_in_use(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from command_line import run
 
 from xchip.cli import main
+from xchip.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -82,6 +83,16 @@ def test_a_command_in_a_block_is_complete(command: str) -> None:
 def test_a_command_in_the_text_is_known(command: str) -> None:
     with suppress(click.MissingParameter):
         parse(command)
+
+
+def test_every_command_has_an_example_in_its_help() -> None:
+    for name, command in main.commands.items():
+        example = EXAMPLES[name]
+        assert example.startswith(f"xchip {name} ")
+        assert example in run(name, "--help").output.splitlines()[-1]
+        parse(example)
+        assert command.epilog
+    assert set(EXAMPLES) == set(main.commands)
 
 
 def test_there_are_commands_to_check() -> None:

@@ -51,6 +51,14 @@ def test_preview_captions(ds, index) -> None:
     row = index.dropna(subset="cloud_fraction").head(1)
     (ax,) = preview(row, ds).axes
     assert ax.get_xlabel().splitlines()[1] == f"{row.cloud_fraction.iloc[0]:.0%} cloud"
+    (ax,) = preview(row.assign(nodata_fraction=0.911), ds).axes
+    assert ax.get_xlabel().splitlines()[1] == f"{row.cloud_fraction.iloc[0]:.0%} cloud, 91% nodata"
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (6, 3), (12, 4), (16, 4), (24, 6)])
+def test_a_sheet_has_no_row_that_is_nearly_empty(ds, index, n, columns) -> None:
+    figure = preview(index, ds, n=n)
+    assert {ax.get_subplotspec().get_gridspec().ncols for ax in figure.axes} == {columns}
 
 
 def test_preview_of_one_band_and_few_columns(ds, index) -> None:
@@ -79,6 +87,9 @@ def test_plot_scenes_has_a_picture_and_a_map_of_each_scene() -> None:
     assert len(upper) == 2
     assert upper[0].images[0].get_array().shape == (64, 64, 4)
     assert [len(ax.collections[0].get_paths()) for ax in upper] == [16, 16]
+    figure.draw_without_rendering()
+    boxes = [ax.get_position().intervalx for ax in figure.axes[:4]]
+    assert np.allclose(boxes[:2], boxes[2:], atol=0.002), "a scene and its map are not above each other"
     with pytest.raises(ValueError, match=r"no item of the index is in the stack, which has synthetic-0, synthetic-1"):
         plot_scenes(index.assign(item_id="other"), two)
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from xchip.display import unit_of
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 INK, PALE, GREY = "#333333", "#f2f2f2", "#c4c4c4"
+EDGE = "#d9d9d9"
+"""Between chips: seen on the highest and on the lowest colours."""
+GROUND = "#e4e4e8"
+"""Of a map: where there is no chip. Darker than the lowest colour of every colour map, which is nearly white."""
 
 
 def require_matplotlib() -> None:
@@ -20,15 +26,18 @@ def require_matplotlib() -> None:
         raise ImportError("pictures need matplotlib: pip install 'xchip[plot]'") from error
 
 
-def unit_of(crs: Any) -> str:
-    unit = crs.axis_info[0].unit_name if crs.axis_info else "units"
-    return {"metre": "m", "degree": "°"}.get(unit, unit)
+def settle(figure: Any) -> None:
+    """Lay out a figure that is finished. matplotlib goes by the tick labels of the layout before, so the first of all is off by
+    some pixels: titles and legends are cut.
+    """
+    figure.draw_without_rendering()
 
 
 def label_axes(ax: Axes, crs: Any, proj_code: str) -> None:
     """Say what x and y are."""
     name = proj_code if len(proj_code) < 20 else crs.name
     ax.set_aspect("equal")
+    ax.set_facecolor(GROUND)
     ax.locator_params(nbins=5)
     ax.tick_params(labelsize="small", colors=INK)
     ax.spines[:].set_color("#bbbbbb")
@@ -43,30 +52,31 @@ def label_axes(ax: Axes, crs: Any, proj_code: str) -> None:
     ax.set(xlabel=f"easting ({unit}), {name}", ylabel=f"northing ({unit})")
 
 
-def draw_colorbar(axes: Any, picture: Any, values: pd.Series) -> None:
-    """A colour bar beside one axes or several; fractions as percentages, dates as dates."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+def draw_colorbar(axes: Any, picture: Any, values: pd.Series, **place: Any) -> None:
+    """A colour bar beside one axes or several; fractions as percentages, dates as dates. ``place`` is for matplotlib."""
+    from matplotlib.dates import AutoDateLocator, DateFormatter
     from pandas.api.types import is_datetime64_any_dtype
 
     column = str(values.name)
     first = axes[0] if isinstance(axes, list) else axes
-    bar = first.figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02, aspect=28)
+    bar = first.figure.colorbar(picture, ax=axes, **({"shrink": 0.85, "pad": 0.02, "aspect": 28} | place))
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize="small", length=0)
     bar.set_label(_label(column), fontsize="small")
     if column.endswith("_fraction"):
         bar.formatter = lambda value, _: f"{value:.0%}"
     elif is_datetime64_any_dtype(values):
-        bar.locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-        bar.formatter = ConciseDateFormatter(bar.locator)  # type: ignore[no-untyped-call]
+        low, high = picture.get_clim()
+        bar.locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
+        bar.formatter = DateFormatter("%Y-%m-%d" if high - low > 2 else "%m-%d %H:%M")  # type: ignore[no-untyped-call]
     bar.update_ticks()
 
 
 def _label(column: str) -> str:
     if not column.endswith("_fraction"):
         return column
-    pixels = "all pixels" if column == "nodata_fraction" else "valid pixels"
-    return f"{column.removesuffix('_fraction')} (% of the chip's {pixels})"
+    pixels = "all the chip's pixels" if column == "nodata_fraction" else "the chip's valid pixels"
+    return f"{column.removesuffix('_fraction')} (% of {pixels})"
 
 
 def missing_handle(column: str, *, hatched: bool = True) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from xchip.arrays import Xarray, as_dataset, pixel_grid, quality_of
 from xchip.grid import ChipGrid, PixelGrid, chip_grid
@@ -16,6 +17,8 @@ MOST_CHIPS = 18
 MOST_LINES = 40
 # Letters of a value in a table that stays on one line.
 UNBROKEN = 24
+# What stands to the right in a table, where a column has nothing else: a number with or without a unit, or a dash for none.
+NUMBER = re.compile(r"-|[<~]?-?[\d,]+(\.\d+)?(e[+-]?\d+)?\+?( ?(%|[a-z]{1,3}))?")
 
 Rows = Iterable[tuple[str, object]]
 Table = tuple[Sequence[str], Iterable[Sequence[object]]]
@@ -44,7 +47,7 @@ _QUIET = "opacity:.75"
 _CELL = "text-align:left;vertical-align:top;overflow-wrap:anywhere"
 
 
-def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, table: Table | None = None) -> str:
+def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, tables: Iterable[Table] = ()) -> str:
     """A title and rows of (name, value) as HTML. All text is escaped.
 
     Parameters
@@ -53,8 +56,8 @@ def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, table: T
         What is shown.
     grid
         Drawn beside the rows.
-    table
-        (names of columns, rows of as many values): shown below.
+    tables
+        (names of columns, rows of as many values) of each: shown below. Columns of numbers are aligned to the right.
 
     Examples
     --------
@@ -68,7 +71,7 @@ def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, table: T
         for name, value in rows
     )
     drawing = "" if grid is None else f'<div style="flex:none">{_drawing(grid)}</div>'
-    below = "" if table is None else f'<div style="flex:1 0 100%">{_table(*table)}</div>'
+    below = "".join(f'<div style="flex:1 0 100%;max-width:100%;overflow-x:auto">{_table(*table)}</div>' for table in tables)
     return (
         f'<div style="{_BLOCK}"><div><div style="font-weight:bold;margin-bottom:4px">{html.escape(title)}</div>'
         f'<table style="{_TABLE}"><tbody>{cells}</tbody></table></div>{drawing}{below}</div>'
@@ -76,13 +79,17 @@ def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, table: T
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    def cell(tag: str, value: object, style: str = "") -> str:
-        text = str(value)
-        whole = ";white-space:nowrap" if len(text) <= UNBROKEN else ""  # long paths break anywhere, so that tables fit the page
-        return f'<{tag} style="{_CELL};padding:2px 16px 2px 0{whole}{style}">{html.escape(text)}</{tag}>'
+    texts = [[str(value) for value in row] for row in rows]
+    numbers = [all(NUMBER.fullmatch(text) for text in column) for column in zip(*texts, strict=True)] or [False] * len(names)
 
-    head = "".join(cell("th", name, ";border-bottom:1px solid rgba(128,128,128,.5)") for name in names)
-    body = "".join(f"<tr>{''.join(cell('td', value) for value in row)}</tr>" for row in rows)
+    def cell(tag: str, text: str, number: bool, style: str = "") -> str:
+        whole = ";white-space:nowrap" if len(text) <= UNBROKEN else ""  # long paths break anywhere, so that tables fit the page
+        side = ";text-align:right;font-variant-numeric:tabular-nums" if number else ""
+        return f'<{tag} style="{_CELL};padding:2px 16px 2px 0{whole}{side}{style}">{html.escape(text)}</{tag}>'
+
+    line = ";border-bottom:1px solid rgba(128,128,128,.5)"
+    head = "".join(cell("th", str(name), number, line) for name, number in zip(names, numbers, strict=True))
+    body = "".join(f"<tr>{''.join(map(cell, ['td'] * len(row), row, numbers))}</tr>" for row in texts)
     return f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -131,10 +138,29 @@ def _chip_rows(grid: ChipGrid) -> list[tuple[str, object]]:
 def _pixel_rows(pixels: PixelGrid) -> list[tuple[str, object]]:
     return [
         ("scene", f"{_by(pixels.shape)} pixels (height x width)"),
-        ("pixel size", f"{_by(pixels.res)} CRS units"),
+        ("pixel size", f"{_by(pixels.res)} {unit_of(pixels.crs)}"),
         ("CRS", _crs_label(pixels.crs)),
         ("bounds", ", ".join(f"{value:.12g}" for value in pixels.bounds)),
     ]
+
+
+def unit_of(crs: Any) -> str:
+    """Unit of a CRS's first axis, "m" and "°" where it is one of these; "CRS units" where PROJ does not know the CRS.
+
+    Examples
+    --------
+    >>> unit_of("EPSG:32720"), unit_of("EPSG:4326"), unit_of("EPSG:2263"), unit_of("mine")
+    ('m', '°', 'US survey foot', 'CRS units')
+    """
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        axes = CRS(crs).axis_info
+    except CRSError:
+        return "CRS units"
+    unit = axes[0].unit_name if axes else "CRS units"
+    return {"metre": "m", "degree": "°"}.get(unit, unit)
 
 
 def _by(pair: tuple[float, float]) -> str:

@@ -52,11 +52,11 @@ class Group:
     """Those whose grid only their files know."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
     """What an index will take, before anything runs.
 
-    ``print`` shows it as text, a notebook as a table, `to_dict` gives plain values. A figure that does not apply is None.
+    A console shows it as text, a notebook as a table, `to_dict` gives plain values. A figure that does not apply is None.
 
     Examples
     --------
@@ -139,6 +139,9 @@ class Explanation:
             lines += [title, *(f"    {entry}" for entry in entries)]
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _lists(self) -> Iterator[tuple[str, list[str]]]:
         if self.groups:
             more = len(self.groups) - MAX_SHOWN
@@ -191,6 +194,24 @@ def as_bytes(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:,.1f} TB"
+
+
+def as_time(seconds: float) -> str:
+    """A duration for people.
+
+    Examples
+    --------
+    >>> as_time(0.42), as_time(61.2), as_time(320), as_time(7380)
+    ('0.4 s', '61 s', '5 min 20 s', '2 h 3 min')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _group(group: Group) -> str:
@@ -249,8 +270,9 @@ class Tally:
         return Figure(self.value, basis, "; ".join([*(parts or [nothing]), *([missing] if missing else [])]))
 
 
-BASE_BYTES = 190_000_000
-"""A process with Python and the libraries that an index loads: 177 to 181 MiB measured, on Linux."""
+BASE_BYTES = 220_000_000
+"""A process with Python and the libraries that an index loads: 186 to 255 MB measured, on Linux. The most where SciPy is
+installed, which Dask then loads."""
 CHIP_BYTES = 1_000
 """Row, outline and fractions of a chip while its table is made: 840 measured with 117,649 chips."""
 

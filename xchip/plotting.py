@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.axes import (
+    EDGE,
     GREY,
     PALE,
     draw_colorbar,
@@ -23,11 +24,12 @@ from xchip.axes import (
     label_axes,
     missing_handle,
     require_matplotlib,
+    settle,
     shortened,
     title_of,
-    unit_of,
 )
 from xchip.cells import Cells, cells_of, inner_border
+from xchip.display import unit_of
 from xchip.palette import FRACTIONS, SET_ASIDE, Categories, categories_of, is_category, numbers_of
 
 if TYPE_CHECKING:
@@ -59,9 +61,10 @@ def plot(
 ) -> Axes:
     """A map of an index: each chip in the colour of ``column``. Chips without a value are grey and hatched.
 
-    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude. The
-    last row is on top where chips of several scenes lie on each other. More than 20,000 chips are not drawn one by one: square
-    cells, 600 of them across the map, show the mean of the chips that lie there, or what most of them are. The title says so.
+    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude. Where
+    chips of several scenes lie on each other, the last row that has a value is on top. More than 20,000 chips are not drawn one
+    by one: square cells, 600 of them across the map, show the mean of the chips that lie there, or what most of them are. The
+    title says so.
 
     Parameters
     ----------
@@ -115,7 +118,7 @@ def plot(
     if column not in frame.columns:
         raise ValueError(f"the index has no column {column!r} yet: xchip.split makes it")
     places = places_of(frame)
-    ax = _new_axes(places) if ax is None else ax
+    own, ax = ax is None, _new_axes(places) if ax is None else ax
     places.set_up(ax)
     values, picture, handles = frame[column], None, list[Any]()
     categories = categories_of(values, cmap) if is_category(values) else None
@@ -133,6 +136,8 @@ def plot(
         draw_legend(ax, handles)
     heading = title_of(frame) if title is None else title
     ax.set_title("\n".join(filter(None, [heading, places.note(categories is not None)])), loc="left", fontsize="medium")
+    if own:
+        settle(ax.figure)
     return ax
 
 
@@ -192,9 +197,7 @@ class Places:
     def note(self, categories: bool) -> str:
         """What the map can't show by itself."""
         if self.cells is not None:
-            from pyproj import CRS
-
-            size, unit = self.cells.size, unit_of(CRS(self.crs))
+            size, unit = self.cells.size, unit_of(self.crs)
             size, unit = (size / 1000, "km") if unit == "m" else (size, unit)
             space = "" if unit == "°" else " "
             return f"as cells of {size:.2g}{space}{unit} ({'most frequent' if categories else 'mean of the chips'})"
@@ -253,12 +256,13 @@ def _draw_categories(ax: Axes, places: Places, paint: Categories) -> list[Any]:
 
 
 def _draw_missing(ax: Axes, places: Places, missing: np.ndarray) -> bool:
-    """Mark parts without a value; whether there is anything to see of it."""
+    """Mark parts without a value, beneath all others; whether there is anything to see of it."""
     if not missing.any():
         return False
     if places.cells is None:
-        _polygons(ax, places, missing).set(facecolor=PALE, edgecolor=GREY, hatch="////")
-        return True
+        _polygons(ax, places, missing).set(facecolor=PALE, edgecolor=GREY, hatch="////", zorder=0.5)
+        corners = places.boxes[:, [0, 3]]
+        return len(np.unique(corners, axis=0)) > len(np.unique(corners[~missing], axis=0))
     from matplotlib.colors import to_rgba
 
     empty = (np.rint(places.cells.total(where=missing)) > 0) & (np.rint(places.cells.total(where=~missing)) == 0)
@@ -270,7 +274,7 @@ def _polygons(ax: Axes, places: Places, which: np.ndarray) -> Any:
     from matplotlib.collections import PolyCollection
 
     corners, line = places.corners, 0.5 if len(places.boxes) <= WITH_EDGES else 0.0
-    chips = PolyCollection([corners[part] for part in np.flatnonzero(which)], edgecolor="white", linewidth=line)
+    chips = PolyCollection([corners[part] for part in np.flatnonzero(which)], edgecolor=EDGE, linewidth=line)
     ax.add_collection(chips)
     return chips
 

@@ -6,12 +6,17 @@ import importlib.util
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, TextIO
 
 from dask.callbacks import Callback
 
 LOGGER = logging.getLogger("xchip")
+
+Tell = Callable[[str, int, int], object]
+"""Called with a step such as "rows written", how many are done, and of how many."""
 
 
 class Progress:
@@ -76,6 +81,14 @@ class Progress:
         elif self.done == self.total or time.monotonic() - self._last >= self.every:
             self._say()
 
+    def reach(self, done: int) -> None:
+        """So many are finished in all."""
+        more, self.done = done - self.done, done
+        if self._bar is not None:
+            self._bar.update(more)
+        elif done == self.total or time.monotonic() - self._last >= self.every:
+            self._say()
+
     def _say(self) -> None:
         self._last = time.monotonic()
         notes = [f"{count:,} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed")) if count]
@@ -94,6 +107,38 @@ class Progress:
             self._bar.close()
         elif self.done:
             self._say()
+
+
+@contextmanager
+def told(progress: bool | Tell | None) -> Iterator[Tell]:
+    """What a job calls with a step such as "rows written", how many are done, and of how many.
+
+    Parameters
+    ----------
+    progress
+        True: each step has a `Progress` of its own, which begins when the step before has ended. A function is called as it is;
+        False and None say nothing.
+
+    Examples
+    --------
+    >>> with told(lambda what, done, of: print(done, "of", of, what)) as tell:
+    ...     tell("rows written", 1, 2)
+    1 of 2 rows written
+    """
+    if not isinstance(progress, bool) and progress is not None:
+        yield progress
+        return
+    steps: dict[str, Progress] = {}
+    with ExitStack() as stack:
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in steps:
+                stack.close()
+                unit, _, label = what.partition(" ")
+                steps[what] = stack.enter_context(Progress(of, label, unit=unit))
+            steps[what].reach(done)
+
+        yield tell if progress else lambda what, done, of: None
 
 
 def _in_notebook() -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.axes import INK, PALE, draw_colorbar, draw_legend, missing_handle, require_matplotlib, shortened, title_of
+from xchip.axes import INK, PALE, draw_colorbar, draw_legend, missing_handle, require_matplotlib, settle, shortened, title_of
 from xchip.picture import RGB, band_values, bright_part, choose_bands, extent_of, grey_range, picture_bands, to_rgba
 from xchip.plotting import columns_of, places_of, plot
 
@@ -105,11 +105,12 @@ def preview(
         for own in _products(frame):
             chips = _open(frame.iloc[own], bands, items=items, storage=storage, pixels=pixels)
             pictures |= {own[chip]: picture for chip, picture in _pictures(frame.iloc[own], chips, bands, percentiles)}
-    columns = columns or math.ceil(math.sqrt(1.4 * len(frame)))
+    columns = columns or _columns(len(frame))
     down = -(-len(frame) // columns)
     figure = Figure(figsize=(1.75 * columns, 2.05 * down + (0.25 if total > n else 0)), layout="constrained")
-    clouds = frame["cloud_fraction"] if "cloud_fraction" in frame else [math.nan] * len(frame)
-    for chip, caption in enumerate(zip(frame["chip_id"], clouds, strict=True)):
+    nothing = [math.nan] * len(frame)
+    clouds, nodata = (frame.get(f"{name}_fraction", nothing) for name in ("cloud", "nodata"))
+    for chip, caption in enumerate(zip(frame["chip_id"], clouds, nodata, strict=True)):
         ax = figure.add_subplot(down, columns, chip + 1)
         ax.imshow(pictures[chip], interpolation="nearest")
         ax.set(xticks=[], yticks=[], facecolor=PALE)
@@ -117,7 +118,14 @@ def preview(
         ax.set_xlabel(_caption(*caption), fontsize=6.5, color=INK, labelpad=3)
     if total > n:
         figure.suptitle(f"{n} of {total:,} chips", x=0.01, ha="left", fontsize=8, color=INK)
+    settle(figure)
     return figure
+
+
+def _columns(n: int) -> int:
+    """Chips in a row of a sheet a little wider than high, with few places left empty in its last row."""
+    ideal = math.sqrt(1.4 * n)
+    return min((math.floor(ideal), math.ceil(ideal)), key=lambda columns: (-n % columns, abs(columns - ideal)))
 
 
 def _products(frame: pd.DataFrame) -> list[np.ndarray]:
@@ -153,8 +161,11 @@ def _pictures(
             yield chip, to_rgba(values[chip, :height, :width], valid[chip, :height, :width], low, high)
 
 
-def _caption(chip_id: Any, cloud: float) -> str:
-    return f"{shortened(str(chip_id), 30)}\n{'no valid pixels' if math.isnan(cloud) else f'{cloud:.0%} cloud'}"
+def _caption(chip_id: Any, cloud: float, nodata: float) -> str:
+    shares = ["no valid pixels" if math.isnan(cloud) else f"{cloud:.0%} cloud"]
+    if not math.isnan(cloud) and nodata >= 0.005:
+        shares.append(f"{nodata:.0%} nodata")
+    return f"{shortened(str(chip_id), 30)}\n{', '.join(shares)}"
 
 
 def plot_scenes(
@@ -222,11 +233,14 @@ def plot_scenes(
         upper.set_title(title_of(rows), loc="left", fontsize="medium")
         plot(rows, column, ax=lower, colorbar=False, title="", outline=None)
         for ax in (upper, lower):
-            ax.set(xlim=extent[:2], ylim=extent[2:], facecolor="white")
+            ax.set(xlim=extent[:2], ylim=extent[2:])
             ax.label_outer()
+        upper.set_facecolor("white")
     chips = [c for ax in axes[1] for c in [*ax.collections, *ax.images] if c.get_array() is not None]
     if chips:
-        draw_colorbar(list(axes[1]), chips[0], frame[column])
+        # Beside all axes, so that both rows have the same room; but only as high as the lower one.
+        draw_colorbar(list(axes.flat), chips[0], frame[column], shrink=0.42, anchor=(0.0, 0.08))
     if frame[column].isna().any():
         draw_legend(axes[1, -1], [missing_handle(column)])
+    settle(figure)
     return figure

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xchip.display import accessor_html
+from xchip.explanation import as_time
 
 SHOWN = 10
 """Failures that are printed; all are in the table."""
@@ -41,7 +42,7 @@ class BuildReport:
 
     def __str__(self) -> str:
         counts = f"{self.done:,} indexed ({self.rows:,} chips), {self.skipped:,} skipped, {self.failed:,} failed"
-        lines = [f"{self.path}: {counts}, {self.seconds:.0f} s"]
+        lines = [f"{self.path}: {counts}, {as_time(self.seconds)}"]
         shown = self.failures.head(SHOWN)
         lines += [f"  {row.item_id}: {row.error}: {row.message}" for row in shown.itertuples()]
         if self.failed > len(shown):
@@ -51,10 +52,10 @@ class BuildReport:
     def _repr_html_(self) -> str:
         counts = {"indexed": self.done, "chips": self.rows, "skipped": self.skipped, "failed": self.failed}
         facts = [("archive", self.path), *((name, f"{count:,}") for name, count in counts.items())]
-        facts.append(("time", f"{self.seconds:.0f} s"))
+        facts.append(("time", as_time(self.seconds)))
         columns = ["item_id", "error", "message", "attempts"]
         shown = self.failures[columns].head(SHOWN)
         if self.failed > len(shown):
             facts.append(("failures", f"the first {len(shown)} are below; .failures has all"))
-        table = (columns, shown.itertuples(index=False)) if len(shown) else None
-        return accessor_html("xchip.BuildReport", facts, table=table)
+        tables = [(columns, shown.itertuples(index=False))] if len(shown) else []
+        return accessor_html("xchip.BuildReport", facts, tables=tables)

@@ -31,13 +31,14 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (
-    demo.demo, info.info, index.index, export.prechip, export.export, stats.stats, archive.merge, archive.status, archive.verify,
-    look.plot, look.preview, select.sample, select.split, select.audit, series.series,
-):  # fmt: skip
-    main.add_command(command)
-for command in (*processors.commands(), sample_places.sample_places, sample_places.linz_surveys):
-    main.add_command(command)
+main.add_section("Start", demo.demo, info.info, index.index)
+main.add_section("Archives and indexes", archive.status, archive.verify, archive.merge)
+main.add_section("Pictures", look.plot, look.preview)
+main.add_section("Choose chips", select.sample, select.split, select.audit, series.series)
+main.add_section("Chips out", export.prechip, export.export, stats.stats)
+main.add_section(
+    "From a data source to an archive", *processors.commands(), sample_places.sample_places, sample_places.linz_surveys
+)
 
 
 def script() -> None:

@@ -64,7 +64,7 @@ def merge(
         storage=storage_of(**access),
         memory=memory,
         chip_size=chip_size,
-        progress=say_progress if sys.stderr.isatty() else None,
+        progress=say_progress if sys.stderr.isatty() else False,
     )
     click.echo(f"merged into {merged}")
 
@@ -103,9 +103,11 @@ def status(ctx: click.Context, /, archive: str, failures: bool, as_json: bool, *
 
 
 def _status_lines(found: Any, failures: bool) -> list[str]:
+    from xchip.explanation import as_bytes
+
     lines = [
         found.path,
-        f"  done    {found.parts:,} items, {found.rows:,} chips, {found.size / 1e6:,.1f} MB",
+        f"  done    {found.parts:,} items, {found.rows:,} chips, {as_bytes(found.size)}",
         f"  failed  {found.failed:,} items",
     ]
     if found.span:

@@ -87,9 +87,10 @@ def _origin(scene: Scene, fact: str) -> str:
 def _crs_and_unit(code: str) -> tuple[str, str]:
     import pyproj
 
+    from xchip.display import unit_of
+
     crs = pyproj.CRS(code)
-    unit = crs.axis_info[0].unit_name if crs.axis_info else ""
-    return f"{code} ({crs.name})" if len(code) < 20 else f"no code ({crs.name})", {"metre": "m", "degree": "°"}.get(unit, unit)
+    return f"{code} ({crs.name})" if len(code) < 20 else f"no code ({crs.name})", unit_of(code)
 
 
 def _quality(scene: Scene) -> list[tuple[str, str]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from xchip.cli.examples import EXAMPLES
 
 if TYPE_CHECKING:
     from xchip.archive.storage import StorageOptions
@@ -22,11 +26,34 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Commands(click.Group):
-    """Shows a user's mistakes as one line each; our own keep their traceback."""
+    """Lists commands in sections; shows a user's mistakes as one line each, while our own keep their traceback."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sections: dict[str, list[click.Command]] = {}
+
+    def add_section(self, title: str, *commands: click.Command) -> None:
+        """Add commands, which the help lists under this title and in this order."""
+        self.sections[title] = list(commands)
+        for command in commands:
+            if example := EXAMPLES.get(command.name or ""):
+                command.epilog = f"\b\nExample:\n  {example}"  # \b: the line is not broken
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(len(name) for name in self.commands)
+        listed = {command.name for commands in self.sections.values() for command in commands}
+        rest = [command for name, command in self.commands.items() if name not in listed]
+        for title, commands in (self.sections | ({"More": rest} if rest else {})).items():
+            with formatter.section(title):
+                # The first sentence of each, however long: it goes on in the next line.
+                rows = [((command.name or "").ljust(widest), command.get_short_help_str(1000)) for command in commands]
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with nullcontext() if ctx.params["debug"] else plain_warnings():
+                return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
             if ctx.params["debug"]:
                 raise
@@ -43,6 +70,17 @@ class Commands(click.Group):
 def _is_of_a_client(error: Exception) -> bool:
     """Whether it comes from a library that talks to servers: missing credentials, say, are neither OSError nor ValueError."""
     return type(error).__module__.partition(".")[0] in _CLIENTS
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings by what they say, without the line of code that they come from."""
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *place: click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def one_line(error: BaseException) -> str:

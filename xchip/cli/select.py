@@ -74,6 +74,7 @@ def split(
     from xchip.archive.parquet import write_index
     from xchip.archive.read import rows_of
     from xchip.selection.rows import lazy_rows
+    from xchip.selection.split import SHARES
     from xchip.selection.split import split as divide
 
     storage = storage_of(**access)
@@ -82,9 +83,10 @@ def split(
         import geopandas
 
         layer = geopandas.read_file(polygons)
+    shares = _shares(share) or None
     parts = divide(
         lazy_rows(index, storage),  # by block it stays lazy, and rows never gather in one place
-        _shares(share) or None,
+        shares,
         by=by if layer is None else layer,
         block_km=block_km,
         buffer_km=buffer_km,
@@ -96,6 +98,11 @@ def split(
     counts = rows_of(output, ["split"], storage=storage)["split"].value_counts(dropna=False, sort=False)
     for name, count in counts.items():
         click.echo(f"{name if isinstance(name, str) else 'none':8} {count:>12,}")
+    click.echo(f"written to {output}")
+    empty = [name for name in (SHARES if shares is None else shares) if name not in counts.index]
+    if empty and by == "block" and layer is None:  # else all rows were at hand, and `divide` has warned
+        way_out = f"there are few blocks of {block_km:g} km; a smaller --block-km makes more"
+        click.echo(f"Warning: no chip is in {' and '.join(empty)}: {way_out}", err=True)
 
 
 def _shares(pairs: tuple[str, ...]) -> dict[str, float]:

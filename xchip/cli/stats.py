@@ -85,11 +85,7 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
     if output is None:
         click.echo(found.to_yaml(), nl=False)
         return
-    for one in found.sensors:
-        click.echo(f"{one.sensor or 'unknown sensor'}, {one.chips:,} chips")
-        width = max(map(len, one.bands))
-        for band, mean, std, low, high in zip(one.bands, one.mean, one.std, one.min, one.max, strict=True):
-            click.echo(f"  {band:{width}}  mean {mean:12.4f}  std {std:12.4f}  from {low:g} to {high:g}")
+    click.echo(found)
     click.echo(f"written to {found.write(output, storage=archive)}")
 
 
@@ -133,4 +129,4 @@ def _of_cubes(ctx: click.Context, folder: str, archive: StorageOptions, options:
 
 
 def _progress(what: str) -> Any:
-    return partial(say_progress, what) if sys.stderr.isatty() else None
+    return partial(say_progress, what) if sys.stderr.isatty() else False

@@ -22,6 +22,7 @@ from xchip.export.sensor_bands import sensors_of, training_bands, wavelengths_of
 from xchip.export.stats_values import BandStats, SensorStats
 from xchip.index import frame_of
 from xchip.moments import Moments, moments, no_moments
+from xchip.progress import Tell, told
 from xchip.stac.harmonize import Harmonize
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def band_stats(
     pixels: StorageOptions | None = None,
     threads: int | None = None,
     client: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], object] = True,
 ) -> BandStats:
     """Mean, standard deviation, minimum and maximum of each band over the chips of an index, in one pass.
 
@@ -73,7 +74,8 @@ def band_stats(
     client
         A ``distributed.Client``: its workers read and sum up.
     progress
-        Called with (chips that are done, all chips) now and then.
+        True: a bar on a terminal or in a notebook, else the logger "xchip". A function is called with (chips that are done, all
+        chips) now and then.
 
     Returns
     -------
@@ -112,13 +114,15 @@ def band_stats(
         table = chip_source(some, names, pad=True, **source)
         table = table if names is not None else with_bands(table, training_bands(table))
         tables.append((table, (some["nodata_fraction"] == 0).to_numpy()))
-    tell = _Progress(sum(len(table.rows) for table, _ in tables), progress)
-    return BandStats(
-        tuple(
-            _summary(table, table_moments(table, whole, skip_nodata=skip_nodata, threads=threads, client=client, tell=tell))
-            for table, whole in tables
+    total = sum(len(table.rows) for table, _ in tables)
+    with told(progress if isinstance(progress, bool) else lambda what, done, of: progress(done, of)) as report:
+        tell = _Progress(total, report)
+        return BandStats(
+            tuple(
+                _summary(table, table_moments(table, whole, skip_nodata=skip_nodata, threads=threads, client=client, tell=tell))
+                for table, whole in tables
+            )
         )
-    )
 
 
 def _rows(index: Any, *, skip_nodata: bool, storage: StorageOptions) -> pd.DataFrame:
@@ -149,13 +153,12 @@ def _by_sensor(frame: pd.DataFrame, sensor: Any) -> list[pd.DataFrame]:
 @dataclass(slots=True)
 class _Progress:
     total: int
-    report: Callable[[int, int], None] | None
+    report: Tell
     done: int = 0
 
     def advance(self, chips: int) -> None:
         self.done += chips
-        if self.report is not None:
-            self.report(self.done, self.total)
+        self.report("chips read", self.done, self.total)
 
 
 def _summary(table: ChipTable, found: Moments) -> SensorStats:

@@ -16,6 +16,7 @@ from xchip.archive.store import Store, reached
 from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
 from xchip.export.stats_values import BandStats, SensorStats
 from xchip.moments import Moments, moments
+from xchip.progress import told
 
 STACCHIP_FOLDER = "mode_v1_chipper_v2"
 """Folder of stacchip's bucket with the folders of platforms."""
@@ -35,7 +36,7 @@ def cube_stats(
     max_cubes: int | None = None,
     storage: StorageOptions | None = None,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], object] = True,
 ) -> BandStats:
     """Mean, standard deviation, minimum and maximum of each band over the cubes of a folder, without nodata pixels.
 
@@ -56,7 +57,7 @@ def cube_stats(
     threads
         Cubes that are read at the same time; 4 if not given.
     progress
-        Called with (cubes that are done, all cubes).
+        Whether to show how many cubes are done; or a function that is called with (cubes that are done, all cubes).
 
     Returns
     -------
@@ -77,7 +78,7 @@ def cube_stats(
     ...     item = xchip.testing.write_scene(folder, shape=(256, 256), nodata=0)
     ...     index = xchip.index_items(item, size=128).compute()
     ...     report = xchip.prechip(index, f"{folder}/cubes", assets=["red", "nir"], progress=False)
-    ...     found = cube_stats(f"{folder}/cubes", bands=["red", "nir"])["sentinel-2-l2a"]
+    ...     found = cube_stats(f"{folder}/cubes", bands=["red", "nir"], progress=False)["sentinel-2-l2a"]
     >>> found.bands, found.count, found.chips
     (('red', 'nir'), (65536, 65536), 4)
     """
@@ -91,15 +92,18 @@ def cube_stats(
         places = " or ".join(CLAY_SENSORS[sensor].platform for sensor in wanted)
         raise FileNotFoundError(f"no cubes (cube_<number>.npz) in folder {places} of {store.path()!r}")
     total, done, found = sum(map(len, cubes.values())), 0, []
-    with ThreadPoolExecutor(threads or AT_ONCE, thread_name_prefix="xchip-stats") as pool:
+    at_once = threads or AT_ONCE
+    with (
+        told(progress if isinstance(progress, bool) else lambda what, done, of: progress(done, of)) as tell,
+        ThreadPoolExecutor(at_once, thread_name_prefix="xchip-stats") as pool,
+    ):
         for sensor, names in cubes.items():
             known = tuple(bands or CLAY_SENSORS[sensor].bands)
             parts, chips = [], 0
-            for count, part in _in_order(pool, store, names, sensor, known, threads or AT_ONCE):
+            for count, part in _in_order(pool, store, names, sensor, known, at_once):
                 parts.append(part)
                 chips, done = chips + count, done + 1
-                if progress is not None:
-                    progress(done, total)
+                tell("cubes read", done, total)
             found.append(_summary(sensor, known, chips, reduce(Moments.merge, parts)))
     return BandStats(tuple(found))
 

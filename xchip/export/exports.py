@@ -26,6 +26,7 @@ from xchip.export.shards import Shards
 from xchip.export.zarr_store import ZarrStore
 from xchip.index import Limits
 from xchip.stac.harmonize import Harmonize
+from xchip.stac.scene import ItemError
 from xchip.stats import FRACTIONS
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def export_chips(
         "pixels": pixels,
     }
     groups = _by_sensor(frame, kind, sensor)
-    tables = [(name, chip_source(rows, kind.assets(name) if assets is None else assets, **opening)) for name, rows in groups]
+    tables = [(name, _table(rows, kind, name, assets, opening)) for name, rows in groups]
     parameters = {
         "format": kind.name,
         **kind.parameters(),
@@ -231,6 +232,18 @@ def export_chips(
         threads = workers or (REMOTE_THREADS if remote else os.cpu_count() or 1)
         run.all(Work(store, attempts, keep=not shuffled), cluster, threads)
     return run.report(time.monotonic() - start, None if job is None else len(jobs))
+
+
+def _table(rows: pd.DataFrame, kind: Format, sensor: str | None, assets: list[str] | None, opening: dict[str, Any]) -> ChipTable:
+    """The chips of one sensor; an error about bands that nobody asked for says how to ask for others."""
+    own = kind.assets(sensor) if assets is None else assets
+    try:
+        return chip_source(rows, own, **opening)
+    except ItemError as error:
+        if assets is not None or own is None or not error.problem.startswith("it has no asset "):
+            raise
+        usual = f"a file of the format {kind.name!r} has the bands {', '.join(own)} of this sensor, unless others are named"
+        raise ItemError(error.item_id, f"{error.problem}; {usual} (assets=, or --assets)") from error
 
 
 def _format(format: str | Format) -> Format:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from xchip.display import accessor_html
+from xchip.explanation import as_time
+
 SHOWN = 10
 """Failures that are printed; all are in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """The outcome of `xchip.export_chips` and `xchip.prechip`; of one part, where there are several.
+    """The outcome of `xchip.export_chips` and `xchip.prechip`; of one part, where there are several. ``print`` shows it, a
+    notebook as tables.
 
     Examples
     --------
@@ -43,9 +47,20 @@ class ExportReport:
 
     def __str__(self) -> str:
         counts = f"{self.done:,} chips in {self.files:,} files, {self.skipped:,} skipped, {self.failed:,} failed"
-        lines = [f"{self.path}: {counts}, {self.seconds:.0f} s"]
+        lines = [f"{self.path}: {counts}, {as_time(self.seconds)}"]
         shown = self.failures.head(SHOWN)
         lines += [f"  {row.chip_id}: {row.error}: {' '.join(row.message.split())}" for row in shown.itertuples()]
         if self.failed > len(shown):
             lines.append(f"  and {self.failed - len(shown):,} more")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        counts = {"chips written": self.done, "files": self.files, "skipped": self.skipped, "failed": self.failed}
+        facts = [("folder", self.path), *((name, f"{count:,}") for name, count in counts.items())]
+        facts.append(("time", as_time(self.seconds)))
+        columns = ["chip_id", "error", "message", "attempts"]
+        shown = self.failures[columns].head(SHOWN)
+        if self.failed > len(shown):
+            facts.append(("failures", f"the first {len(shown)} are below; .failures has all"))
+        tables = [(columns, shown.itertuples(index=False))] if len(shown) else []
+        return accessor_html("xchip.ExportReport", facts, tables=tables)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from xchip.archive.storage import StorageOptions
+from xchip.display import accessor_html
+from xchip.explanation import counted
 from xchip.export.sample import CLAY_SENSORS
 
 _RGB = ("red", "green", "blue")
@@ -74,9 +76,9 @@ class SensorStats:
         return cls(sensor=found["sensor"], bands=bands, chips=found["chips"], **columns)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BandStats:
-    """Statistics of bands, by sensor.
+    """Statistics of bands, by sensor. A console and a notebook show them as tables.
 
     Examples
     --------
@@ -124,6 +126,33 @@ class BandStats:
                 return stats
         known = [stats.sensor for stats in self.sensors]
         raise ValueError(f"there are no statistics of sensor {sensor!r}, only of {known}; make them with xchip.band_stats")
+
+    def __str__(self) -> str:
+        lines = []
+        for title, header, rows in self._tables():
+            widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+            lines.append(title)
+            for band, *values in (header, *rows):
+                cells = (value.rjust(width) for value, width in zip(values, widths[1:], strict=True))
+                lines.append("  ".join(["    " + band.ljust(widths[0]), *cells]))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return "".join(accessor_html(title, [], tables=[(header, rows)]) for title, header, rows in self._tables())
+
+    def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+        """Title, header and rows of each sensor's table."""
+        for one in self.sensors:
+            columns = (one.mean, one.std, one.min, one.max, one.count)
+            rows = [
+                [band, f"{mean:,.7g}", f"{std:,.7g}", f"{low:,.6g}", f"{high:,.6g}", f"{count:,}"]
+                for band, mean, std, low, high, count in zip(one.bands, *columns, strict=True)
+            ]
+            title = f"{one.sensor or 'unknown sensor'}, {counted(one.chips, 'chip')}"
+            yield title, ["band", "mean", "std", "min", "max", "pixels"], rows
 
     def to_dict(self) -> dict[str, Any]:
         """`SensorStats.to_dict` of each, by the name of the platform."""

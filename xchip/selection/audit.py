@@ -9,7 +9,7 @@ import numpy as np
 
 from xchip.selection.dates import PlaceTimes, least_time, microseconds
 from xchip.selection.near import MEASURED, Reach, Tree, empty, pair_distances, search
-from xchip.selection.report import AuditReport, Duplicates, Neighbours, SplitPair
+from xchip.selection.report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitPair
 from xchip.selection.rows import chips_of, column_of, is_lazy, shapes_of
 from xchip.selection.sphere import Shapes, chord_of, km_of
 from xchip.selection.split import BUFFER, moments_of
@@ -284,6 +284,6 @@ def _facts(rows: Any, chips: _Chips, number: int, columns: Sequence[str]) -> dic
             mean = float(rows[name].mean())
             facts["means"][name] = mean if np.isfinite(mean) else None
         else:
-            shares = rows[name].value_counts(normalize=True, dropna=False).head(10)
+            shares = rows[name].value_counts(normalize=True, dropna=False).head(MOST_VALUES)
             facts["values"][name] = {"none" if pd.isna(value) else str(value): float(part) for value, part in shares.items()}
     return facts

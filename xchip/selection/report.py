@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from html import escape
 from typing import Any
+
+from xchip.display import accessor_html
 
 SHOWN = 5
 """Examples that are printed of each kind; all are in the value."""
+MOST_VALUES = 10
+"""Values of a column whose shares are known: the most frequent of each split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Neighbours:
     """Two chips of different splits."""
 
     chips: tuple[str, str]
-    """Their chip_id; where there is none, their row numbers."""
+    """Their chip_id; where there is none, their row numbers. In the order of the pair's splits."""
     distance_km: float
     """0 if they touch or overlap."""
 
@@ -56,9 +59,9 @@ class Duplicates:
     """Some, as pairs of chip_id with the collection before it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AuditReport:
-    """The outcome of `xchip.audit`. ``print`` shows it, a notebook as tables; `to_json` gives a file's text.
+    """The outcome of `xchip.audit`. A console shows it as text, a notebook as tables; `to_json` gives a file's text.
 
     Examples
     --------
@@ -110,21 +113,13 @@ class AuditReport:
             for row in (header, *rows):
                 cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
                 lines.append("  ".join(["    " + row[0].ljust(widths[0]), *cells[1:]]))
-        return "\n".join([*lines, *(f"    {note}" for note in self._notes())])
+        return "\n".join([*lines, *(f"    {name}: {note}" for name, note in self._notes())])
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
-        def row(cells: Sequence[str], tag: str) -> str:
-            side = ("left", *["right"] * (len(cells) - 1))
-            return "<tr>" + "".join(
-                f'<{tag} style="text-align:{at}">{escape(cell)}</{tag}>' for at, cell in zip(side, cells, strict=True)
-            ) + "</tr>"  # fmt: skip
-
-        tables = "".join(
-            f"<table><thead>{row(header, 'th')}</thead><tbody>{''.join(row(cells, 'td') for cells in rows)}</tbody></table>"
-            for header, rows in self._tables()
-        )
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self._notes())
-        return f"<div><strong>{escape(self._verdict())}</strong>{tables}<ul>{notes}</ul></div>"
+        return accessor_html("xchip.AuditReport", [("result", self._verdict()), *self._notes()], tables=self._tables())
 
     def _verdict(self) -> str:
         asked = f"{self.buffer_km:g} km" + (f" and {self.gap}" if self.gap else "")
@@ -134,40 +129,70 @@ class AuditReport:
         return f"LEAK: {more}{self.leaks:,} chips touch another split or are within {asked} of it"
 
     def _tables(self) -> Iterator[tuple[list[str], list[list[str]]]]:
-        means = list(dict.fromkeys(name for facts in self.splits.values() for name in facts["means"]))
+        """Header and rows of each table."""
         if self.splits:
-            header = [self.column, "chips", "places", "items", "from", "to", *(name.removesuffix("_fraction") for name in means)]
-            yield (
-                header,
-                [
-                    [
-                        name,
-                        *(f"{facts[key]:,}" for key in ("chips", "places", "items")),
-                        *((facts[key] or "-")[:10] for key in ("from", "to")),
-                        *("-" if facts["means"].get(mean) is None else f"{facts['means'][mean]:.3g}" for mean in means),
-                    ]
-                    for name, facts in self.splits.items()
-                ],
-            )
+            yield self._balance()
+        for column in dict.fromkeys(name for facts in self.splits.values() for name in facts["values"]):
+            header, rows = self._shares(column)
+            if len(rows) > 1:  # else there is nothing to balance
+                yield header, rows
         if self.pairs:
-            rows = [
-                [
-                    " - ".join(pair.splits),
-                    "-" if pair.distance_km is None else f"{pair.distance_km:,.3f} km",
-                    "-" if pair.days is None else f"{pair.days:,.2f}",
-                    f"{pair.leaks:,}{'+' if pair.stopped else ''}",
-                ]
-                for pair in self.pairs
-            ]
-            yield ["between", "distance", "days", "leaks"], rows
+            yield self._distances()
 
-    def _notes(self) -> Iterator[str]:
+    def _balance(self) -> tuple[list[str], list[list[str]]]:
+        means = list(dict.fromkeys(name for facts in self.splits.values() for name in facts["means"]))
+        header = [self.column, "chips", "places", "items", "from", "to", *(name.removesuffix("_fraction") for name in means)]
+        rows = [
+            [
+                name,
+                *(f"{facts[key]:,}" for key in ("chips", "places", "items")),
+                *((facts[key] or "-")[:10] for key in ("from", "to")),
+                *(_mean(mean, facts["means"].get(mean)) for mean in means),
+            ]
+            for name, facts in self.splits.items()
+        ]
+        return header, rows
+
+    def _shares(self, column: str) -> tuple[list[str], list[list[str]]]:
+        shares = [facts["values"].get(column, {}) for facts in self.splits.values()]
+        values = dict.fromkeys(value for known in shares for value in known)
+        return [column, *self.splits], [[value, *(_share(known, value) for known in shares)] for value in values]
+
+    def _distances(self) -> tuple[list[str], list[list[str]]]:
+        rows = [
+            [
+                " - ".join(pair.splits),
+                "-" if pair.distance_km is None else f"{pair.distance_km:,.3f} km",
+                "-" if pair.days is None else f"{pair.days:,.2f}",
+                f"{pair.leaks:,}{'+' if pair.stopped else ''}",
+            ]
+            for pair in self.pairs
+        ]
+        return ["between", "distance", "days", "leaks"], rows
+
+    def _notes(self) -> Iterator[tuple[str, str]]:
         for pair in self.pairs:
             for near in pair.examples[:SHOWN] if pair.leaks else ():
-                yield f"{' - '.join(pair.splits)}: {near.chips[0]} and {near.chips[1]} are {near.distance_km:.3f} km apart"
+                one, other = (f"{chip} ({side})" for chip, side in zip(near.chips, pair.splits, strict=True))
+                yield "too near", f"{one} and {other} are {near.distance_km:.3f} km apart"
         if self.duplicates.chips:
             across = f", {self.duplicates.across:,} of them across splits" if self.duplicates.across else ""
-            yield f"{self.duplicates.chips:,} chips repeat the place and time of another{across}"
-            yield from (f"{one} and {other}" for one, other in self.duplicates.examples[:SHOWN])
+            yield "duplicates", f"{self.duplicates.chips:,} chips repeat the place and time of another{across}"
+            yield from (("such as", f"{one} and {other}") for one, other in self.duplicates.examples[:SHOWN])
         if self.left_out:
-            yield "in no split: " + ", ".join(f"{count:,} {name}" for name, count in self.left_out.items())
+            yield "in no split", ", ".join(f"{count:,} {name}" for name, count in self.left_out.items())
+
+
+def _mean(column: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return _percent(value) if column.endswith("_fraction") else f"{value:.3g}"
+
+
+def _share(known: dict[str, float], value: str) -> str:
+    """Of a value in a split, of which the most frequent are known."""
+    return "-" if value not in known and len(known) == MOST_VALUES else _percent(known.get(value, 0.0))
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"

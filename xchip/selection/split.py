@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from xchip.archive.storage import StorageOptions
 
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+"""Shares of the chips, unless others are asked for."""
 BUFFER = "buffer"
 """What the column says of chips that were set aside."""
 SPLIT_ATTRIBUTE = "xchip_split"
@@ -192,7 +194,7 @@ def _plan(shares: Any, by: Any, block_km: float, buffer_km: float | None, seed: 
     elif cuts is not None and shares is not None and not isinstance(shares, Mapping):
         names, parts = tuple(shares), None
     else:
-        names, parts = _checked_shares({"train": 0.8, "val": 0.1, "test": 0.1} if shares is None else shares)
+        names, parts = _checked_shares(SHARES if shares is None else shares)
     if BUFFER in names:
         raise ValueError(f"{BUFFER!r} is what chips are called that belong to no split; call the split something else")
     if timed:

@@ -83,7 +83,9 @@ class ItemGrids:
         if not several.num_rows:
             return
         grids, choices = [json.loads(text) for text in self._grids], list(self._choices)
-        members = records.filter(is_one_of(records, several)).sort_by([("collection", "ascending"), ("item_id", "ascending")])
+        # Threads unite records in any order.
+        order = [(name, "ascending") for name in ("collection", "item_id", "file", "choice")]
+        members = records.filter(is_one_of(records, several)).sort_by(order)
         left: list[Grid] = []
         before: tuple[Any, ...] | None = None
         for collection, item_id, choice, file in zip(*members.to_pydict().values(), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,13 +22,12 @@ from xchip.archive.merging.sources import FileRows, read_files
 from xchip.archive.scan import Piece
 from xchip.archive.storage import StorageOptions
 from xchip.index import COLUMNS
+from xchip.progress import Tell, told
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PathLike = str | os.PathLike[str]
-ProgressFunction = Callable[[str, int, int], object]
-"""Called with "files read" or "rows written", how many, and of how many."""
 
 LEAST_MEMORY = 1 << 16
 """Bytes."""
@@ -45,7 +44,7 @@ def merge_indexes(
     storage: StorageOptions | None = None,
     memory: int | str = "1 GB",
     chip_size: int = 256,
-    progress: ProgressFunction | None = None,
+    progress: bool | Tell = True,
 ) -> str:
     """Unite indexes in one that answers spatial queries from a small part of its files.
 
@@ -77,7 +76,8 @@ def merge_indexes(
     chip_size
         Pixels of a chip in stacchip's tables, which don't tell.
     progress
-        Called now and then with "files read" or "rows written", how many are, and of how many.
+        True: a bar on a terminal or in a notebook, else the logger "xchip". A function is called now and then with "files read"
+        or "rows written", how many are, and of how many.
 
     Returns
     -------
@@ -122,8 +122,8 @@ def merge_indexes(
         raise FileNotFoundError(f"there is no index at {os.fspath(out)!r} to change; give paths= to make one")
     sources = [_Source(path, list_files(path, storage).pieces(), drop or {}) for path in base]
     sources += [_Source(path, list_files(path, storage).pieces(), {}) for path in _listed(add or [])]
-    with target.aside() as folder:
-        merge = _Merge(folder, sources, sort, keep_grids, _bytes(memory), storage, chip_size, progress or (lambda *_: None))
+    with target.aside() as folder, told(progress) as tell:
+        merge = _Merge(folder, sources, sort, keep_grids, _bytes(memory), storage, chip_size, tell)
         merge.read()
         made = merge.write(None if target.one_file else FILE_ROWS)
         if paths is None and target.state() != before:
@@ -205,10 +205,10 @@ class _Merge:
         memory: int,
         storage: StorageOptions,
         chip_size: int,
-        progress: ProgressFunction,
+        tell: Tell,
     ) -> None:
         self._folder, self._sources, self._sort, self._keep_grids = folder, sources, sort, keep_grids
-        self._memory, self._storage, self._chip_size, self._progress = memory, storage, chip_size, progress
+        self._memory, self._storage, self._chip_size, self._tell = memory, storage, chip_size, tell
         self._files = [file for source in sources for file in source.files]
         self._owners = [source for source in sources for _ in source.files]
         self._rows = Sorter(folder / "rows", memory)
@@ -225,7 +225,7 @@ class _Merge:
             if number != last:
                 last = number
                 self._begin(source, rows)
-                self._progress("files read", number, len(self._files))
+                self._tell("files read", number, len(self._files))
             table = source.kept(rows.table)
             if not table.num_rows:
                 continue
@@ -237,7 +237,7 @@ class _Merge:
             table = table.append_column(PLACE, pa.array(np.arange(place, place + len(keys))))
             place += len(keys)
             self._rows.add(table)
-        self._progress("files read", len(self._files), len(self._files))
+        self._tell("files read", len(self._files), len(self._files))
         for source in self._sources:
             if unknown := set(source.drop) - source.columns:
                 raise ValueError(f"drop: {source.path!r} has no column {sorted(unknown)}; it has {sorted(source.columns)}")
@@ -261,7 +261,7 @@ class _Merge:
                 else:
                     writer.add(table)
                 done += table.num_rows
-                self._progress("rows written", done, self._rows.rows)
+                self._tell("rows written", done, self._rows.rows)
             writer.close()
         except BaseException:
             writer.abort()
