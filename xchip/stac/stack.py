@@ -302,10 +302,11 @@ def _plain_assets(columns: Sequence[Column], row: int, target: PixelGrid, togeth
         chunk = [(column, column.sources[row]) for column in columns[start : start + together]]
         siblings = tuple(source.band.index for _, source in chunk if source is not None) if together > 1 else ()
         for column, source in chunk:
-            if source is None:
-                # An asset without href is filled; without an extent stackstac would drop an item that has none of these.
+            extent = extent_on(source.band.grid, target) if source is not None else target.bounds
+            if source is None or not overlap(extent, target.bounds):
+                # An asset without href is filled. stackstac would drop a band, or an item, that is all outside.
                 assets[column.name] = {"href": None, "proj:bbox": target.bounds}
                 continue
             url = replace(source, target=target, siblings=siblings).to_url()
-            assets[column.name] = {"href": url, "proj:bbox": extent_on(source.band.grid, target)}
+            assets[column.name] = {"href": url, "proj:bbox": extent}
     return assets
