@@ -507,6 +507,7 @@ def test_dates() -> None:
 
     assert date(datetime="2019-12-01") == datetime(2019, 12, 1, tzinfo=UTC)
     assert date(datetime="2019-12-01T12:00:00+02:00") == datetime(2019, 12, 1, 10, tzinfo=UTC)
+    assert date(datetime="2019-12-01t12:00:00z") == datetime(2019, 12, 1, 12, tzinfo=UTC)  # as RFC 3339 allows
     assert date(datetime="2025-03-11 04:42:49.673729") == datetime(2025, 3, 11, 4, 42, 49, 673729, tzinfo=UTC)
     assert date(datetime=None, start_datetime="2010-10-30T11:00:00Z") == datetime(2010, 10, 30, 11, tzinfo=UTC)
     assert "no date" in message(make_item({"a": tif()}, properties=dict(UTM)))

@@ -256,6 +256,13 @@ def test_items_are_in_the_order_of_time_and_all_are_kept() -> None:
     assert ds.time[2] == ds.time[3] == pd.Timestamp("2024-01-02")
 
 
+@pytest.mark.parametrize("year", [1, 1677, 2262, 9999])
+def test_a_date_that_nanoseconds_can_not_hold_is_refused(year: int) -> None:
+    scene = scene_of(unopened(), datetime=datetime(year, 1, 1, tzinfo=UTC))
+    with pytest.raises(xchip.ItemError, match=rf"item 'a': its date {year:04}-01-01T00:00:00.* is not in 1678 to 2261"):
+        stack_scenes([scene])
+
+
 def test_items_of_one_lattice_are_united(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     first = rng.integers(1, 100, (40, 50)).astype("uint8")

@@ -18,7 +18,7 @@ from xchip.stac.harmonize import Harmonize, harmonized, offset_in_file
 from xchip.stac.header import read_header
 from xchip.stac.reader import BandReader
 from xchip.stac.regrid import repeat
-from xchip.stac.scene import Scene
+from xchip.stac.scene import ItemError, Scene
 from xchip.stac.target import Bounds, extent_on, overlap, target_grid
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ def _spatial_ref(crs: str) -> xr.Variable:
 
 
 def _naive_utc(scene: Scene) -> np.datetime64:
-    return np.datetime64(scene.datetime.astimezone(UTC).replace(tzinfo=None), "ns")
+    moment = np.datetime64(scene.datetime.astimezone(UTC).replace(tzinfo=None), "us")
+    if not 1678 <= scene.datetime.year < 2262:  # NumPy would wrap it round
+        raise ItemError(scene.item_id, f"its date {moment} is not in 1678 to 2261, which a stack can hold; correct it")
+    return moment.astype("datetime64[ns]")
 
 
 def _attrs(scenes: Sequence[Scene]) -> dict[str, str]:
