@@ -200,6 +200,7 @@ class Files:
             # A band tagged as alpha that is data makes a mask of it that means nothing.
             masked=part.masked or (header is not None and header.masked and not named_alpha),
             boa_offset=decision,
+            opened=header is not None,
         )
 
     def _scale(self, part: Part, header: Header | None, product: BandSpec | None) -> tuple[float, float]:
@@ -340,4 +341,4 @@ def mask_band(bands: Sequence[Band], taken: Sequence[str]) -> Band | None:
     if not alone or any(band.nodata is not None or band.dtype.startswith("float") for band in bands):
         return None
     name = "mask" if "mask" not in taken else f"{first.asset}_mask"
-    return Band(name, first.asset, first.href, first.grid, "uint8", index=0, block=first.block)
+    return Band(name, first.asset, first.href, first.grid, "uint8", index=0, block=first.block, opened=first.opened)
