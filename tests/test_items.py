@@ -359,6 +359,12 @@ def test_a_band_beside_the_scene_is_refused() -> None:
     assert [band.name for band in understand(item).bands] == ["B04", "B11", "SCL"]
 
 
+def test_a_crs_that_can_not_be_written_as_wkt_is_refused() -> None:
+    crs = pyproj.CRS(32633).to_json_dict()
+    crs["name"] = crs["base_crs"]["id"]["authority"] = "half \x00 of it"  # where C ends a text
+    assert "can't be read" in message(make_item({"a": tif(**{"proj:projjson": crs})}))
+
+
 def test_a_crs_that_is_no_unicode_is_refused() -> None:
     assert "can't be read" in message(make_item({"a": tif(**{"proj:code": "EPSG:\ud800"})}))
 

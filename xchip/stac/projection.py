@@ -26,10 +26,11 @@ def code_of(definition: str) -> str:
     from pyproj.exceptions import CRSError
 
     try:
-        crs = pyproj.CRS.from_user_input(definition)
+        code = proj_code(pyproj.CRS.from_user_input(definition))
+        pyproj.CRS.from_user_input(code)  # PROJJSON may hold what PROJ writes as WKT that it can't read
     except (CRSError, UnicodeError) as error:  # half of a surrogate pair is text in JSON, but not for PROJ
         raise FieldError(f"the CRS {definition[:200]!r} can't be read: {str(error)[:200]}") from error
-    return proj_code(crs)
+    return code
 
 
 def crs_of(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str | None, str]:
