@@ -343,3 +343,55 @@ def test_gcps_only_is_refused(shared_data: Path) -> None:
     index = xchip.index_items(wrapped(shared_data / "rasters" / "gcps_only_au.tif"))
     with pytest.raises(xchip.ItemError, match=r"item 'gcps_only_au'.*ground control points"):
         index.compute()
+
+
+GRID = {"proj:code": "EPSG:32633", "proj:shape": [60, 80], "proj:transform": [10, 0, 500000, 0, -10, 5000000]}
+TOLD = {**GRID, "data_type": "uint8"}
+"""All that makes opening a file unnecessary for its pixel grid and data type."""
+
+
+@pytest.mark.parametrize("declared", ["nodata", "mask", "alpha", "nothing"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_what_files_alone_declare_of_nodata_counts(tmp_path: Path, declared: str, files: int) -> None:
+    pixels = np.random.default_rng(5).integers(1, 5, (files, 60, 80)).astype("uint8")
+    absent = np.zeros((60, 80), bool)
+    absent[:33, 10:50] = True
+    pixels[:, absent] = 4
+    missing = (pixels == 4).all(axis=0) if declared == "nodata" else absent if declared != "nothing" else np.zeros_like(absent)
+    assets = {}
+    for number, plane in enumerate(pixels):
+        path = tmp_path / f"{number}.tif"
+        profile: dict[str, Any] = {"driver": "GTiff", "height": 60, "width": 80, "dtype": "uint8", "crs": "EPSG:32633"}
+        profile |= {"count": 2 if declared == "alpha" else 1, "transform": rasterio.Affine(*GRID["proj:transform"])}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(path, "w", nodata=4 if declared == "nodata" else None, **profile) as dataset,
+        ):
+            dataset.write(plane, 1)
+            if declared == "mask":
+                dataset.write_mask(~absent)
+            if declared == "alpha":
+                dataset.write(np.where(absent, 0, 255).astype("uint8"), 2)
+                dataset.colorinterp = [rasterio.enums.ColorInterp.gray, rasterio.enums.ColorInterp.alpha]
+        assets[f"b{number}"] = {"href": str(path), "roles": ["data"], **TOLD}
+    item = {**wrapped(tmp_path / "0.tif"), "assets": assets}
+    rows = xchip.index_items(item, (25, 30), edge="pad").compute()
+    check_rows(rows, np.where(missing, QualityClass.NODATA, QualityClass.CLEAR).astype(np.uint8))
+    figure = xchip.explain_items(item, size=25).pixel_bytes
+    assert (figure.value, figure.basis) == (0, "estimate")
+
+
+def test_a_float_file_alone_declares_its_nodata(tmp_path: Path) -> None:
+    pixels = np.ones((60, 80), "float32")
+    pixels[:20], pixels[:, :8] = -9999, np.nan
+    told = {"driver": "GTiff", "height": 60, "width": 80, "dtype": "float32", "crs": "EPSG:32633", "count": 1}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=rasterio.Affine(*GRID["proj:transform"]), nodata=-9999, **told) as file:
+        file.write(pixels, 1)
+    rows = xchip.index_items(wrapped(tmp_path / "a.tif", **{**TOLD, "data_type": "float32"}), 20).compute()
+    check_rows(rows, np.where((pixels == -9999) | np.isnan(pixels), QualityClass.NODATA, QualityClass.CLEAR).astype(np.uint8))
+
+
+def test_a_file_that_can_not_say_what_is_nodata_is_named(tmp_path: Path) -> None:
+    item = wrapped(tmp_path / "gone.tif", **TOLD)
+    with pytest.raises(xchip.ItemError, match=r"item 'gone': its quality can't be read: .*gone\.tif"):
+        xchip.index_items(item, 20).compute()

@@ -297,3 +297,60 @@ def test_sizes_that_are_no_number_of_pixels_are_refused(size: object) -> None:
 def test_one_item_id_does_not_name_two_scenes() -> None:
     with pytest.raises(ValueError, match="item_id='a' names one item, the array has 2 time steps"):
         stack().chips.index(32, item_id="a")
+
+
+def plain_array(pixels: np.ndarray, *dims: str) -> xr.DataArray:
+    """An array as any library may make it, with pixels of 10 m."""
+    height, width = pixels.shape[-2:]
+    coords = {"y": 6400000 - 10.0 * np.arange(height), "x": 499980 + 10.0 * np.arange(width)}
+    return xr.DataArray(pixels, coords, (*dims, "y", "x"), name="pixels").rio.write_crs("EPSG:32719")
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 5}])
+def test_a_band_dimension_without_names_is_judged_like_bands(chunks: dict[str, int] | None) -> None:
+    pixels = np.random.default_rng(3).integers(0, 2, (2, 9, 12)).astype("uint8")
+    array = plain_array(pixels, "band").rio.write_nodata(0)
+    for given_array in (array, array.to_dataset(), array.rename(band="channel")):
+        rows = given_array.chunk(chunks).chips.index(4).compute() if chunks else given_array.chips.index(4)
+        assert len(rows) == 6
+        for row in rows.itertuples():
+            window = pixels[:, row.row_off : row.row_off + 4, row.col_off : row.col_off + 4]
+            assert row.nodata_fraction == (window == 0).all(axis=0).mean()
+    chips = array.chips.extract(array.chips.index(4))
+    assert list(chips) == ["1", "2"]
+    np.testing.assert_array_equal(chips["2"][5], pixels[1, 4:8, 8:12])
+
+
+def test_a_quality_band_of_other_dims_is_refused() -> None:
+    ds = plain_array(np.zeros((2, 9, 12), "uint8"), "model").to_dataset(name="scl")
+    with pytest.raises(ValueError, match=r"quality must have the dims .*'model', 'y', 'x'.*select one of \['model'\]"):
+        ds.chips.index(4)
+    assert len(ds.isel(model=[1]).chips.index(4)) == 6
+
+
+def test_nan_of_complex_pixels_is_nodata() -> None:
+    pixels = np.ones((4, 8), "complex64")
+    pixels[:, :2], pixels[0, 4:6] = complex(np.nan, 1), 3
+    assert plain_array(pixels).chips.index(4)["nodata_fraction"].tolist() == [0.5, 0]
+    assert plain_array(pixels).rio.write_nodata(3).chips.index(4)["nodata_fraction"].tolist() == [0.5, 2 / 16]
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -9999), ("uint16", np.nan), ("int8", 0.5), ("bool", 255)])
+def test_a_nodata_value_that_no_pixel_can_have_declares_none(dtype: str, nodata: float) -> None:
+    array = plain_array(np.ones((6, 6), dtype)).assign_attrs(_FillValue=nodata)
+    rows = array.chips.index(4, edge="pad")
+    assert rows["nodata_fraction"].tolist() == [0, 0.5, 0.5, 0.75]  # what lies outside of the scene
+    expected = np.zeros((4, 4), dtype)
+    expected[:2, :2] = 1
+    for chip in (array.chips.isel(chip_y=1, chip_x=1, size=4, edge="pad"), array.chips.extract(rows)["pixels"][3]):
+        np.testing.assert_array_equal(chip, expected)
+        assert chip.dtype == dtype
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint64", 2**64 - 1), ("int64", 2**63 - 1), ("int64", -(2**63))])
+def test_the_largest_64_bit_integers_may_be_nodata(dtype: str, nodata: int) -> None:
+    pixels = np.ones((4, 6), dtype)
+    pixels[0] = nodata
+    array = plain_array(pixels).assign_attrs(_FillValue=nodata)
+    assert array.chips.index(4)["nodata_fraction"].tolist() == [0.25]
+    assert array.chips.isel(chip_y=0, chip_x=1, size=4, edge="pad").values[3].tolist() == [1, 1, nodata, nodata]

@@ -330,6 +330,45 @@ def test_transforms_that_are_refused(transform: Any, words: str) -> None:
     assert "proj:transform" in text
 
 
+@pytest.mark.parametrize(
+    ("shape", "transform", "words"),
+    [
+        ([2**31, 100], TRANSFORM, "at most 2147483647 rows and columns"),
+        ([10**12, 10**12], [1e-9, 0, 0, 0, -1e-9, 0], "at most 2147483647 rows and columns"),
+        ([100, 100], [1e300, 0, 0, 0, -1e307, 0], "can't be told apart at 0.0 to -inf"),
+        ([100, 100], [10, 0, 1e17, 0, -10, 5000000], "can't be told apart at 1e+17"),
+        ([100, 100], [10, 0, 500000, 0, -10, 1e300], "can't be told apart at 1e+300"),
+    ],
+)
+def test_grids_that_no_raster_can_have_are_refused(shape: list[int], transform: list[float], words: str) -> None:
+    assert words in message(make_item({"a": tif(**{"proj:shape": shape, "proj:transform": transform})}))
+
+
+def test_a_grid_of_huge_pixels_is_still_a_grid() -> None:
+    fields = {"proj:shape": [100, 100], "proj:transform": [1e160, 0, 0, 0, -1e160, 0]}  # whose area is no number
+    assert [band.name for band in understand(make_item({"a": tif(**fields), "b": tif(**fields)})).bands] == ["a", "b"]
+
+
+def test_a_band_beside_the_scene_is_refused() -> None:
+    beside = {"proj:shape": [50, 100], "proj:transform": [20, 0, 502000, 0, -20, 5000000]}
+    item = make_item({"B04": tif(), "B11": tif(**beside), "SCL": tif()}, collection="sentinel-2-l2a")
+    assert "asset 'B11' covers (502000.0, 4999000.0, 504000.0, 5000000.0)" in message(item)
+    assert "'B11'" in message(item, assets=["B11"])
+    assert [band.name for band in understand(item, assets=["B04"]).bands] == ["B04"]
+    item["assets"]["B11"]["proj:transform"][2] = 501980  # shares one of its pixels with the scene
+    assert [band.name for band in understand(item).bands] == ["B04", "B11", "SCL"]
+
+
+def test_a_crs_that_can_not_be_written_as_wkt_is_refused() -> None:
+    crs = pyproj.CRS(32633).to_json_dict()
+    crs["name"] = crs["base_crs"]["id"]["authority"] = "half \x00 of it"  # where C ends a text
+    assert "can't be read" in message(make_item({"a": tif(**{"proj:projjson": crs})}))
+
+
+def test_a_crs_that_is_no_unicode_is_refused() -> None:
+    assert "can't be read" in message(make_item({"a": tif(**{"proj:code": "EPSG:\ud800"})}))
+
+
 def test_item_without_crs() -> None:
     item = make_item(
         {"a": tif()}, properties={"datetime": "2024-01-01", "proj:shape": [1, 1], "proj:transform": [1, 0, 0, 0, -1, 0]}
@@ -474,6 +513,7 @@ def test_dates() -> None:
 
     assert date(datetime="2019-12-01") == datetime(2019, 12, 1, tzinfo=UTC)
     assert date(datetime="2019-12-01T12:00:00+02:00") == datetime(2019, 12, 1, 10, tzinfo=UTC)
+    assert date(datetime="2019-12-01t12:00:00z") == datetime(2019, 12, 1, 12, tzinfo=UTC)  # as RFC 3339 allows
     assert date(datetime="2025-03-11 04:42:49.673729") == datetime(2025, 3, 11, 4, 42, 49, 673729, tzinfo=UTC)
     assert date(datetime=None, start_datetime="2010-10-30T11:00:00Z") == datetime(2010, 10, 30, 11, tzinfo=UTC)
     assert "no date" in message(make_item({"a": tif()}, properties=dict(UTM)))

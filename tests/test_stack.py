@@ -256,6 +256,13 @@ def test_items_are_in_the_order_of_time_and_all_are_kept() -> None:
     assert ds.time[2] == ds.time[3] == pd.Timestamp("2024-01-02")
 
 
+@pytest.mark.parametrize("year", [1, 1677, 2262, 9999])
+def test_a_date_that_nanoseconds_can_not_hold_is_refused(year: int) -> None:
+    scene = scene_of(unopened(), datetime=datetime(year, 1, 1, tzinfo=UTC))
+    with pytest.raises(xchip.ItemError, match=rf"item 'a': its date {year:04}-01-01T00:00:00.* is not in 1678 to 2261"):
+        stack_scenes([scene])
+
+
 def test_items_of_one_lattice_are_united(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     first = rng.integers(1, 100, (40, 50)).astype("uint8")
@@ -458,6 +465,28 @@ def test_absent_bands_and_whatever_is_outside_hold_nodata(tmp_path: Path) -> Non
     assert ds.red[0, 4].values.tolist() == [-9999] * 5
     assert (ds.bare.rio.nodata, ds.odd.rio.nodata) == (None, None)
     assert ds.red.rio.nodata == -9999
+
+
+def test_a_band_outside_of_bounds_holds_nodata(tmp_path: Path) -> None:
+    whole = bands_of(write(tmp_path / "r.tif", np.ones((8, 8), "uint8"), nodata=7), "red")
+    part = bands_of(write(tmp_path / "p.tif", np.full((8, 3), 2, "uint8"), nodata=7), "part")  # the left three columns
+    scenes = [scene_of(*whole, *part)]
+    assert stack_scenes(scenes).part[0, 0].values.tolist() == [2, 2, 2, 7, 7, 7, 7, 7]
+    for bounds in ((500040, 4999920, 500080, 5000000), (500030, 4999920, 500080, 5000000)):
+        ds = stack_scenes(scenes, bounds=bounds)
+        assert (ds.part == 7).all()
+        assert (ds.red == 1).all()
+        assert ds.part.shape == ds.red.shape
+    alone = stack_scenes([scene_of(*whole, *part, grid=whole[0].grid)], bounds=(500040, 4999920, 500080, 5000000))
+    assert (alone.part == 7).all()
+
+
+def test_a_nodata_value_that_a_float_can_not_have_declares_none(tmp_path: Path) -> None:
+    (red,) = bands_of(write(tmp_path / "r.tif", np.ones((4, 4), "float32")), "red")
+    for nodata, declared in [(-1.7976931348623157e308, None), (-3.4028235e38, np.finfo("float32").min), (-np.inf, -np.inf)]:
+        ds = stack_scenes([scene_of(replace(red, nodata=nodata))], bounds=(500000, 4999950, 500050, 5000000))
+        assert ds.red.rio.nodata == declared
+        assert ds.red[0, 4, 4] == (0 if declared is None else declared)
 
 
 # Chunks

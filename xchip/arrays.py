@@ -55,8 +55,10 @@ def as_dataset(obj: Xarray) -> xr.Dataset:
         If there are no one-dimensional x and y coordinates.
     """
     if isinstance(obj, xr.DataArray):
-        if "band" in obj.dims and "band" in obj.coords:
-            ds = obj.assign_coords(band=[str(name) for name in obj["band"].values]).to_dataset("band")
+        if "band" in obj.dims:
+            # Bands without names are numbered from 1, as GDAL does.
+            names = obj["band"].values if "band" in obj.coords else range(1, obj.sizes["band"] + 1)
+            ds = obj.assign_coords(band=[str(name) for name in names]).to_dataset("band")
             for band in ds.data_vars.values():  # what the array says of its nodata holds for each band
                 band.attrs, band.encoding = dict(obj.attrs), dict(obj.encoding)
         else:
@@ -195,13 +197,17 @@ def _datetime(value: Any) -> np.datetime64:
 
 
 def nodata_of(array: xr.DataArray) -> float | None:
-    """The value that means "no data" in an array; None where none is declared."""
+    """The value that means "no data" in an array; None where none is declared, or one that no pixel of its dtype can have."""
     import rioxarray  # noqa: F401  registers .rio
 
-    nodata = array.rio.nodata
+    try:
+        nodata = array.rio.nodata
+    except (OverflowError, ValueError):  # rioxarray converts it to the dtype, in which it has no place
+        return None
     if nodata is None:
         nodata = array.rio.encoded_nodata
-    return None if nodata is None else float(nodata)
+    # Floats can't tell the largest 64-bit integers.
+    return None if nodata is None else int(nodata) if array.dtype.kind in "iub" else float(nodata)
 
 
 def fill_of(array: xr.DataArray) -> Any:
@@ -310,11 +316,13 @@ def _nodata_codes(ds: xr.Dataset, bands: tuple[str, ...]) -> xr.DataArray:
     for name in bands:
         band = _variable(ds, name)
         nodata = nodata_of(band)
-        if band.dtype.kind == "f":
+        others = [dim for dim in band.dims if dim not in ("time", "y", "x")]
+        if band.dtype.kind in "fc":
             absent = band.isnull() if nodata is None or np.isnan(nodata) else band.isnull() | (band == nodata)
         elif nodata is None:
-            return xr.full_like(band, CLEAR, dtype=np.uint8)
+            return xr.full_like(band.isel(dict.fromkeys(others, 0), drop=True), CLEAR, dtype=np.uint8)
         else:
             absent = band == nodata
+        absent = absent.all(others)  # what lies along another dimension is judged together, like bands
         missing = absent if missing is None else missing & absent
     return xr.where(missing, np.uint8(NODATA), np.uint8(CLEAR))

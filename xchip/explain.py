@@ -83,7 +83,7 @@ def _data_bands(ds: xr.Dataset, quality: Quality) -> list[xr.DataArray]:
         quality.bands if isinstance(quality, NodataRule) else [name for name in ds.data_vars if {"y", "x"} <= set(ds[name].dims)]
     )
     bands = [ds[name] for name in names]
-    return bands if all(band.dtype.kind == "f" or nodata_of(band) is not None for band in bands) else []
+    return bands if all(band.dtype.kind in "fc" or nodata_of(band) is not None for band in bands) else []
 
 
 def _blocks(band: xr.DataArray, scenes: list[ArrayScene]) -> list[int]:

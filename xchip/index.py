@@ -329,7 +329,10 @@ def array_index(
     ds = as_dataset(obj)
     scenes = array_scenes(ds, item_id)
     array, rule = quality_of(ds, quality)
-    array = array.transpose(..., "y", "x")
+    others = [dim for dim in array.dims if dim not in ("time", "y", "x")]
+    if any(array.sizes[dim] != 1 for dim in others):
+        raise ValueError(f"quality must have the dims (time, y, x) or (y, x), got {array.dims}; select one of {others}")
+    array = array.squeeze(others, drop=True).transpose(..., "y", "x")
     whole = chip_grid(pixel_grid(ds), size, **grid_options)
     by_extent: defaultdict[tuple[int, int, tuple[int, int]], list[ArrayScene]] = defaultdict(list)
     for scene in scenes:

@@ -10,6 +10,8 @@ import numpy as np
 # Two lattices are one if, over a whole scene, they drift apart by less than this part of a pixel. Published transforms
 # are rounded at about the ninth digit, and float32 coordinates at the seventh.
 LATTICE_TOLERANCE = 0.01
+# What GDAL can count, and an index's columns hold.
+MOST_PIXELS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class PixelGrid:
             )
         if height < 1 or width < 1:
             raise ValueError(f"a pixel grid has at least one row and one column, got shape {self.shape}")
+        if max(height, width) > MOST_PIXELS:
+            raise ValueError(f"a pixel grid has at most {MOST_PIXELS} rows and columns, got shape {self.shape}")
+        for start, size, n in ((c, a, width), (f, e, height)):
+            if not math.ulp(max(abs(start), abs(start + size * n))) < LATTICE_TOLERANCE * abs(size):  # True for infinite ends
+                raise ValueError(
+                    f"pixels of {abs(size)} can't be told apart at {start} to {start + size * n} (transform {self.transform}, "
+                    f"shape {self.shape})"
+                )
         object.__setattr__(self, "transform", (a, 0.0, c, 0.0, e, f))
         object.__setattr__(self, "shape", (height, width))
 

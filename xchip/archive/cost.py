@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xchip.archive.count import STRIP_PIXELS, in_one_file, may_be_nodata, own_alignment
+from xchip.archive.count import STRIP_PIXELS, in_one_file, may_be_nodata, own_alignment, undeclared
 from xchip.counting import MAX_ROWS
 from xchip.explanation import CHIP_BYTES, Figure, counting_memory, joined
 from xchip.grid import ChipGrid
@@ -103,6 +103,8 @@ def pixel_bytes(scene: Scene, grid: ChipGrid, reads: tuple[FileRead, ...]) -> Fi
     if not len(grid):
         return Figure(0, "exact", "no chip fits into the scene: nothing is read")
     if not reads:
+        if any(map(undeclared, scene.quality)) and all(undeclared(band) or may_be_nodata(band) for band in scene.quality):
+            return Figure(0, "estimate", "no quality band, and the item declares no nodata: read only if the files declare it")
         return Figure(0, "exact", "no quality band, and a band without nodata: nothing is read")
     if len(reads) > 1:
         return Figure(total, "at most", "no quality band: a data band is read only where those before it have nodata")

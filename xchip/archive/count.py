@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from xchip.counting import Scratch, count_classes
 from xchip.grid import Alignment, ChipGrid, PixelGrid, alignment
 from xchip.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
+from xchip.stac.header import read_absence
 from xchip.stac.pool import is_remote
 from xchip.stac.reader import BandReader, Source, fill_value, strips
 from xchip.stac.scene import Band, Scene
@@ -153,17 +155,39 @@ def _scene_strips(scene: Scene, band: Band) -> Iterator[tuple[int, np.ndarray]]:
 
 def _count_nodata(scene: Scene, grid: ChipGrid) -> np.ndarray:
     plans = chip_plans(grid)
-    if any(not may_be_nodata(band) for band in scene.quality):
+    bands = _declared(scene.quality)
+    if not all(map(may_be_nodata, bands)):
         # A band that declares no nodata has data everywhere, so no pixel is nodata in all bands: nothing need be read.
         counts = _no_counts(plans)
         counts[CLEAR] = np.diff(plans[0].cuts)[:, None] * np.diff(plans[1].cuts)
         return sums_of_parts(counts, plans)
-    return _count_strips(_nodata_strips(scene), None, plans)
+    return _count_strips(_nodata_strips(replace(scene, quality=bands)), None, plans)
 
 
 def may_be_nodata(band: Band) -> bool:
     """Whether the band, or a mask beside it, can say that a pixel has no data."""
-    return band.masked or band.nodata is not None or np.dtype(band.dtype).kind == "f"
+    return band.masked or band.nodata is not None or np.dtype(band.dtype).kind in "fc"
+
+
+def undeclared(band: Band) -> bool:
+    """Whether nobody says what is nodata in the band, as long as its file is not opened."""
+    return band.nodata is None and not band.masked and not band.opened
+
+
+def _declared(bands: tuple[Band, ...]) -> tuple[Band, ...]:
+    """The bands with what their files declare of nodata, where nothing else does."""
+    if any(not undeclared(band) and not may_be_nodata(band) for band in bands):
+        return bands  # that one has data everywhere, whatever the others say
+    absences = {href: read_absence(href) for href in dict.fromkeys(band.href for band in bands if undeclared(band))}
+    own = {href: {band.index for band in bands if band.href == href} for href in absences}
+    declared = []
+    for band in bands:
+        if undeclared(band):
+            said = absences[band.href]
+            masked = said.masked or (said.alpha is not None and said.alpha not in own[band.href])
+            band = replace(band, nodata=said.nodata[band.index - 1], masked=masked, opened=True)
+        declared.append(band)
+    return tuple(declared)
 
 
 def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
@@ -201,7 +225,7 @@ def _strips_of_file(bands: tuple[Band, ...]) -> Iterator[tuple[int, np.ndarray]]
 
 
 def _absent(values: np.ndarray, band: Band) -> np.ndarray:
-    absent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    absent = np.isnan(values) if values.dtype.kind in "fc" else np.zeros(values.shape, bool)
     if band.nodata is not None:
         absent |= values == band.nodata
     return absent

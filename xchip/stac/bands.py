@@ -14,7 +14,7 @@ from xchip.sensors import AssetNames, BandSpec, SensorProfile, identity, match
 from xchip.stac.assets import Raster, size_in_key
 from xchip.stac.fields import BandFields, FieldError, mapping
 from xchip.stac.harmonize import Radiometry, boa_offset, common_offset, radiometry_of
-from xchip.stac.projection import CRS_FIELDS, NO_FIELDS, GridFields, crs_of, grid_fields, grid_of, same_grid
+from xchip.stac.projection import CRS_FIELDS, NO_FIELDS, GridFields, crs_of, grid_fields, grid_of, same_grid, shared_extent
 from xchip.stac.scene import Band, BoaOffset, Header, ItemError
 
 
@@ -200,6 +200,7 @@ class Files:
             # A band tagged as alpha that is data makes a mask of it that means nothing.
             masked=part.masked or (header is not None and header.masked and not named_alpha),
             boa_offset=decision,
+            opened=header is not None,
         )
 
     def _scale(self, part: Part, header: Header | None, product: BandSpec | None) -> tuple[float, float]:
@@ -319,6 +320,17 @@ def pixel_size(files: Files, raster: Raster) -> float:
     return max(max(grid.res) if grid else 0.0, size_in_key(raster.key)) or math.inf
 
 
+def check_ground(item_id: str, bands: Iterable[Band], grid: PixelGrid) -> None:
+    """Refuse an item with a band that lies beside the scene's ``grid``: none of it would be read, and one of the two is wrong."""
+    for band in bands:
+        if band.grid.crs == grid.crs and min(shared_extent(band.grid, grid)) <= 0:
+            raise ItemError(
+                item_id,
+                f"asset {band.asset!r} covers {band.grid.bounds} (left, bottom, right, top), which is beside the scene's grid "
+                f"{grid.bounds}; correct proj:transform and proj:shape of the item, or name other bands with assets=",
+            )
+
+
 def mask_band(bands: Sequence[Band], taken: Sequence[str]) -> Band | None:
     """The mask of the one file that all ``bands`` are in, as a band; None where there is no such mask.
 
@@ -329,4 +341,4 @@ def mask_band(bands: Sequence[Band], taken: Sequence[str]) -> Band | None:
     if not alone or any(band.nodata is not None or band.dtype.startswith("float") for band in bands):
         return None
     name = "mask" if "mask" not in taken else f"{first.asset}_mask"
-    return Band(name, first.asset, first.href, first.grid, "uint8", index=0, block=first.block)
+    return Band(name, first.asset, first.href, first.grid, "uint8", index=0, block=first.block, opened=first.opened)

@@ -104,7 +104,7 @@ def moment(value: Any, name: str) -> datetime | None:
     if value is None or value == "":
         return None
     try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip().upper())
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise FieldError(f"{name} must be an ISO 8601 date and time, got {value!r}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from xchip.grid import PixelGrid, proj_code
 from xchip.stac.pool import POOL, shown
@@ -23,19 +23,48 @@ def read_header(href: str) -> Header:
         The message names the file and what is missing.
     """
     with POOL.borrowed(href) as dataset:
-        kinds = [interpretation.name for interpretation in dataset.colorinterp]
+        absence = _absence(dataset)
         return Header(
             grid=_grid(dataset, shown(href)),
             dtypes=tuple(dataset.dtypes),
-            nodata=tuple(dataset.nodatavals),
+            nodata=absence.nodata,
             block=(int(dataset.block_shapes[0][0]), int(dataset.block_shapes[0][1])),
-            masked=any({flag.name for flag in flags} == {"per_dataset"} for flags in dataset.mask_flag_enums)
-            and "alpha" not in kinds,
-            alpha=kinds.index("alpha") + 1 if "alpha" in kinds else None,
+            masked=absence.masked,
+            alpha=absence.alpha,
             descriptions=tuple(dataset.descriptions),
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
         )
+
+
+class Absence(NamedTuple):
+    """How a file says where it has no data."""
+
+    nodata: tuple[float | None, ...]
+    """Nodata value of each band."""
+    masked: bool
+    """Whether a mask band goes with the data."""
+    alpha: int | None
+    """Number (from 1) of the band tagged as alpha."""
+
+
+def read_absence(href: str) -> Absence:
+    """How the raster at ``href`` says where it has no data; it may be without georeferencing. Opens the file.
+
+    Raises
+    ------
+    OSError
+        If the file can't be opened.
+    """
+    with POOL.borrowed(href) as dataset:
+        return _absence(dataset)
+
+
+def _absence(dataset: Any) -> Absence:
+    kinds = [interpretation.name for interpretation in dataset.colorinterp]
+    alpha = kinds.index("alpha") + 1 if "alpha" in kinds else None
+    masked = any({flag.name for flag in flags} == {"per_dataset"} for flags in dataset.mask_flag_enums)
+    return Absence(tuple(dataset.nodatavals), masked and alpha is None, alpha)
 
 
 def _grid(dataset: Any, name: str) -> PixelGrid:

@@ -12,7 +12,7 @@ from xchip.grid import PixelGrid
 from xchip.quality import NODATA, NodataRule, QualityRule, values
 from xchip.sensor_profile import BandSpec, SensorProfile
 from xchip.stac.assets import Raster, describe_assets, radar_geometry, raster_assets, shown, stem
-from xchip.stac.bands import Files, HeaderNeeded, Part, mask_band, match_profile, pixel_size
+from xchip.stac.bands import Files, HeaderNeeded, Part, check_ground, mask_band, match_profile, pixel_size
 from xchip.stac.classification import published_rules
 from xchip.stac.fields import FieldError, mapping, moment, numbers, text
 from xchip.stac.pixels import finest_of_profile, finest_of_rasters
@@ -341,6 +341,7 @@ class _Reading:
             self.origins["quality"] = rule.source
         if self.grid() != grid:
             return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
+        check_ground(self.item_id, (*bands, *read), grid)
         self._note_hrefs((*bands, *read))
         boa_offset = self.files.item_offset(self.matched)
         if boa_offset is not None:

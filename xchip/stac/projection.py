@@ -26,10 +26,11 @@ def code_of(definition: str) -> str:
     from pyproj.exceptions import CRSError
 
     try:
-        crs = pyproj.CRS.from_user_input(definition)
-    except CRSError as error:
+        code = proj_code(pyproj.CRS.from_user_input(definition))
+        pyproj.CRS.from_user_input(code)  # PROJJSON may hold what PROJ writes as WKT that it can't read
+    except (CRSError, UnicodeError) as error:  # half of a surrogate pair is text in JSON, but not for PROJ
         raise FieldError(f"the CRS {definition[:200]!r} can't be read: {str(error)[:200]}") from error
-    return proj_code(crs)
+    return code
 
 
 def crs_of(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -158,8 +159,16 @@ def covers(grid: PixelGrid, scene: PixelGrid) -> bool:
     """Whether two grids in one CRS show the same ground: they share at least half of what they cover together."""
     if grid.crs != scene.crs:
         return False
-    left, bottom, right, top = grid.bounds
-    left2, bottom2, right2, top2 = scene.bounds
-    shared = max(0.0, min(right, right2) - max(left, left2)) * max(0.0, min(top, top2) - max(bottom, bottom2))
-    together = (right - left) * (top - bottom) + (right2 - left2) * (top2 - bottom2) - shared
-    return shared >= 0.5 * together
+    width, height = shared_extent(grid, scene)
+    if width <= 0 or height <= 0:
+        return False
+    # Areas as parts of the shared one, which can't overflow.
+    parts = [(right - left) / width * ((top - bottom) / height) for left, bottom, right, top in (grid.bounds, scene.bounds)]
+    return sum(parts) - 1 <= 2
+
+
+def shared_extent(one: PixelGrid, other: PixelGrid) -> tuple[float, float]:
+    """(width, height) of what two grids in one CRS both cover; neither is above 0 where they do not meet."""
+    left, bottom, right, top = one.bounds
+    left2, bottom2, right2, top2 = other.bounds
+    return min(right, right2) - max(left, left2), min(top, top2) - max(bottom, bottom2)

@@ -42,7 +42,8 @@ def holds(dtype: str | np.dtype, value: float) -> bool:
     """Whether a pixel of ``dtype`` can have ``value``."""
     dtype = np.dtype(dtype)
     if dtype.kind in "fc":
-        return True
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(value)) or not np.isfinite(value))
     if dtype.kind == "b":
         return value in (0, 1)
     limits = np.iinfo(dtype)

@@ -100,6 +100,8 @@ class Band:
     """The offset of Sentinel-2 reflectances in the file; None for all other bands."""
     dn_offset: int = 0
     """Added to pixels with data as they are read, by `apply_offset`; ``scale`` and ``offset`` are for what comes of it."""
+    opened: bool = False
+    """Whether the file was opened, so that ``nodata`` and ``masked`` hold what it declares too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from xchip.stac.harmonize import Harmonize, harmonized, offset_in_file
 from xchip.stac.header import read_header
 from xchip.stac.reader import BandReader
 from xchip.stac.regrid import repeat
-from xchip.stac.scene import Scene
+from xchip.stac.scene import ItemError, Scene
 from xchip.stac.target import Bounds, extent_on, overlap, target_grid
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ def _spatial_ref(crs: str) -> xr.Variable:
 
 
 def _naive_utc(scene: Scene) -> np.datetime64:
-    return np.datetime64(scene.datetime.astimezone(UTC).replace(tzinfo=None), "ns")
+    moment = np.datetime64(scene.datetime.astimezone(UTC).replace(tzinfo=None), "us")
+    if not 1678 <= scene.datetime.year < 2262:  # NumPy would wrap it round
+        raise ItemError(scene.item_id, f"its date {moment} is not in 1678 to 2261, which a stack can hold; correct it")
+    return moment.astype("datetime64[ns]")
 
 
 def _attrs(scenes: Sequence[Scene]) -> dict[str, str]:
@@ -302,10 +305,11 @@ def _plain_assets(columns: Sequence[Column], row: int, target: PixelGrid, togeth
         chunk = [(column, column.sources[row]) for column in columns[start : start + together]]
         siblings = tuple(source.band.index for _, source in chunk if source is not None) if together > 1 else ()
         for column, source in chunk:
-            if source is None:
-                # An asset without href is filled; without an extent stackstac would drop an item that has none of these.
+            extent = extent_on(source.band.grid, target) if source is not None else target.bounds
+            if source is None or not overlap(extent, target.bounds):
+                # An asset without href is filled. stackstac would drop a band, or an item, that is all outside.
                 assets[column.name] = {"href": None, "proj:bbox": target.bounds}
                 continue
             url = replace(source, target=target, siblings=siblings).to_url()
-            assets[column.name] = {"href": url, "proj:bbox": extent_on(source.band.grid, target)}
+            assets[column.name] = {"href": url, "proj:bbox": extent}
     return assets
