@@ -176,14 +176,14 @@ def _decode(data: bytes, layout: Layout, samples: Sequence[int], out: np.ndarray
         return True
     # Differences are taken of the bits, also where values are floats.
     tile = memory.view(f"u{layout.bits // 8}").reshape(shape)[:height, :width]
-    bits = out.view(tile.dtype)
-    if layout.predictor == NO_PREDICTOR:
-        bits[...] = np.moveaxis(tile[..., samples], -1, 0)
-    elif layout.samples == 1:
-        codecs.delta_decode(tile[..., 0], axis=1, out=bits[0])
-    else:
-        codecs.delta_decode(tile, axis=1, out=tile)
-        bits[...] = np.moveaxis(tile[..., samples], -1, 0)
+    bits = np.moveaxis(out.view(tile.dtype), 0, -1)
+    if layout.predictor == DIFFERENCES:
+        every = list(samples) == list(range(layout.samples))
+        codecs.delta_decode(tile, axis=1, out=bits if every else tile)
+        if every:
+            return True
+    for slot, sample in enumerate(samples):  # a list of samples as an index would copy once more
+        bits[..., slot] = tile[..., sample]
     return True
 
 
