@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from xchip.stac import tiles
-from xchip.stac.pool import POOL
+from xchip.stac import pool, tiles
+from xchip.stac.pool import POOL, DatasetPool
 from xchip.stac.reader import strips
 from xchip.stac.regrid import Box
 from xchip.stac.tiles import inflate, read_tiles
@@ -201,3 +201,20 @@ def test_real_files_are_what_gdal_reads(shared_data: Path) -> None:
             np.testing.assert_array_equal(found, read_by_gdal(path, indexes, box), err_msg=path.name)
             own += 1
     assert own >= 10
+
+
+def test_gdal_keeps_little_of_what_was_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(write(tmp_path / "a.tif", noise((1, 64, 64), "uint8"), compress="lzw"))
+    monkeypatch.setattr(pool, "KEPT_BYTES", 3000)
+    monkeypatch.setattr(tiles, "POOL", own := DatasetPool())
+
+    def still_open_after(box: Box) -> bool:
+        with own.borrowed(path) as file:
+            read_tiles(file, [1], box)
+        return not file.closed
+
+    part, whole = Box(0, 64, 1, 64), Box(0, 32, 0, 64)
+    assert all(still_open_after(part) for _ in range(9)), "what GDAL keeps of blocks that were read in part serves the next"
+    assert still_open_after(whole)
+    assert not still_open_after(whole)
+    assert still_open_after(whole), "it is opened anew"

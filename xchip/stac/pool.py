@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 from xchip.stac.repeats import counting_repeats, observable
 
 # Bounds file handles and header memory of a process; a Sentinel-2 scene has 13 bands, and each thread may hold its own.
 POOL_SIZE = 64
+
+# GDAL keeps the blocks that it has decoded, for all open datasets together up to 5 % of the machine's memory, in each process.
+# Blocks that were read whole are not asked for again. Closing a local file frees them, and to open it takes a millisecond.
+KEPT_BYTES = 32 << 20
 
 _SCHEMES = {
     "http": "/vsicurl/http://",
@@ -294,6 +299,11 @@ class DatasetPool:
         self._idle: list[_Idle] = []  # the least recently used first
         self._lock = threading.Lock()
         self._abandoned: list[list[_Idle]] = []
+        self._spent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def spend(self, dataset: Any, size: int) -> None:
+        """Say that ``size`` bytes of whole blocks were read from a dataset, and won't be needed again."""
+        self._spent[dataset] = self._spent.get(dataset, 0) + size
 
     @contextmanager
     def borrowed(self, href: str) -> Iterator[Any]:
@@ -312,7 +322,10 @@ class DatasetPool:
         except BaseException:
             dataset.close()
             raise
-        self._put(_Idle(href, account, stamp, dataset))
+        if self._spent.get(dataset, 0) > KEPT_BYTES and not is_remote(href):
+            dataset.close()
+        else:
+            self._put(_Idle(href, account, stamp, dataset))
 
     def clear(self) -> None:
         """Close the datasets that wait."""

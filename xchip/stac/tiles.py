@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from xchip.stac.pool import POOL
 from xchip.stac.regrid import Box
 
 # Tags of TIFF 6.0 and of its supplement 2, and the values of them that are understood here.
@@ -108,6 +109,8 @@ def read_tiles(dataset: Any, indexes: Sequence[int], box: Box, out: np.ndarray |
         from rasterio.windows import Window
 
         dataset.read(list(indexes), window=Window(box.left, box.top, box.shape[1], box.shape[0]), out=out)
+        if _whole(box, dataset.block_shapes[0], dataset.shape):
+            POOL.spend(dataset, out.nbytes)
     return out
 
 
@@ -120,14 +123,14 @@ def inflate(dataset: Any, indexes: Sequence[int], box: Box, out: np.ndarray) -> 
         return False
     with _opened(dataset.name) as file:
         layout = _layout(file)
-        if layout is None or not _fits(layout, dataset) or not _whole(box, layout):
+        if layout is None or not _fits(layout, dataset) or not _whole(box, layout.tile, layout.shape):
             return False
         return _fill(file, layout, [index - 1 for index in indexes], box, out)
 
 
-def _whole(box: Box, layout: Layout) -> bool:
+def _whole(box: Box, tile: tuple[int, int], shape: tuple[int, int]) -> bool:
     """Whether a box begins and ends where tiles do, or the image."""
-    (rows, columns), (height, width) = layout.tile, layout.shape
+    (rows, columns), (height, width) = tile, shape
     ends = box.bottom % rows == 0 or box.bottom == height, box.right % columns == 0 or box.right == width
     return box.top % rows == 0 and box.left % columns == 0 and all(ends)
 
