@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
@@ -134,7 +135,11 @@ class Explanation:
         rows = [(_LABELS[name], _value(name, figure), f"{figure.basis}: {_plain(figure.why)}") for name, figure in self.figures()]
         labels, values = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
         lines = [_plain(self.subject)]
-        lines += [f"    {label:<{labels}} {value:>{values}}  {why}" for label, value, why in rows]
+        for label, value, why in rows:
+            head = f"    {label:<{labels}} {value:>{values}}  "
+            lines += textwrap.wrap(
+                head + why, max(WIDTH, len(head) + 40), subsequent_indent=" " * len(head), break_on_hyphens=False
+            )
         for title, entries in self._lists():
             lines += [title, *(f"    {entry}" for entry in entries)]
         return "\n".join(lines)
@@ -161,6 +166,9 @@ class Explanation:
         rows += [(title if not number else "", entry) for title, entries in self._lists() for number, entry in enumerate(entries)]
         return accessor_html(f"xchip: {_plain(self.subject)}", rows)
 
+
+WIDTH = 110
+"""Columns of the text."""
 
 _LABELS = {
     "items": "items",
