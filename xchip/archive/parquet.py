@@ -6,15 +6,15 @@ import os
 import re
 import secrets
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from xchip.archive.geoparquet import Facts, bbox_column, open_writer
+from xchip.archive.partitions import compute_parts, frames_of
 from xchip.grid import ChipGrid
 from xchip.index import (
     COLUMNS,
@@ -26,7 +26,6 @@ from xchip.index import (
     IndexRows,
     footprints,
     options_text,
-    source_of,
 )
 from xchip.stats import FRACTIONS
 
@@ -102,7 +101,7 @@ class _LocalTarget:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            _write_file(_frames(index), aside, schema, options)
+            _write_file(frames_of(index), aside, schema, options)
             os.replace(aside, self.path)
         finally:
             aside.unlink(missing_ok=True)
@@ -114,7 +113,7 @@ class _LocalTarget:
         aside = self.path / f".{secrets.token_hex(4)}.tmp"
         aside.mkdir()
         try:
-            names = _compute_parts(index, _LocalWriter(str(aside), schema, options))
+            names = compute_parts(index, _LocalWriter(str(aside), schema, options))
             for name in names:
                 os.replace(aside / name, self.path / name)
             for part in old:
@@ -143,7 +142,7 @@ class _RemoteTarget:
         self.url = url.rstrip("/")
 
     def write_one(self, index: Any, schema: str, options: Any) -> None:
-        _put(self.url, _frames(index), schema, options)
+        _put(self.url, frames_of(index), schema, options)
 
     def write_many(self, index: Any, schema: str, options: Any) -> None:
         import fsspec
@@ -152,7 +151,7 @@ class _RemoteTarget:
         old = [name.rsplit("/", 1)[-1] for name in (fs.ls(folder, detail=False) if fs.exists(folder) else [])]
         old = [name for name in old if name.endswith(".parquet")]
         _check_parts(old, self.url)
-        names = _compute_parts(index, _RemoteWriter(self.url, schema, options))
+        names = compute_parts(index, _RemoteWriter(self.url, schema, options))
         for name in set(old) - set(names):
             fs.rm_file(f"{folder}/{name}")
 
@@ -200,87 +199,6 @@ def _check_parts(names: Sequence[str], folder: Any) -> None:
         raise FileExistsError(
             f"{folder} holds Parquet files that are no parts of an index, such as {strangers[0]!r}; choose another folder"
         )
-
-
-def _compute_parts(index: Any, writer: Any) -> list[str]:
-    if not hasattr(index, "dask"):
-        return [writer(index, 0)]
-    import dask
-
-    write = dask.delayed(_write_part, pure=False)
-    return _compute([write(writer, part, number) for number, part in enumerate(_parts(index))])
-
-
-def _parts(index: Any) -> list[Any]:
-    """The partitions of a lazy index: as `_Call` where each is one function of one thing."""
-    source = source_of(index)
-    if source is not None:
-        return [_Call(source.rows, part) for part in source.parts]
-    delayed = index.to_delayed()
-    return [_Call(partial(_get, dict(part.dask)), part.key) if len(part.dask) == 1 else part for part in delayed]
-
-
-class _Call:
-    """A partition on its way into the task that writes it: neither waits for the other's worker."""
-
-    def __init__(self, function: Callable[[Any], Any], argument: Any) -> None:
-        self.function, self.argument = function, argument
-
-    def __call__(self) -> Any:
-        return self.function(self.argument)
-
-
-def _get(graph: dict[Any, Any], key: Any) -> Any:
-    """The result of a small graph, here and now."""
-    import dask
-
-    return dask.get(graph, key)
-
-
-def _compute(parts: Sequence[Any]) -> list[Any]:
-    """The results of delayed ``parts``, on the cluster or scheduler that the user has chosen, else on threads."""
-    import dask
-
-    scheduler = _scheduler()
-    if scheduler is dask.threaded.get and len(parts) == 1 and len(parts[0].dask) == 1:
-        scheduler = dask.get  # one task alone runs in this thread: to wake another costs more than it can give
-    return list(dask.compute(*parts, scheduler=scheduler))
-
-
-def _scheduler() -> Any:
-    """What `dask.compute` is told to run on; None leaves it to dask.
-
-    Asked for a scheduler by name, or for the default, dask imports distributed to see whether there is a client: 25 MB and some
-    tenths of a second. Where nobody has imported it yet there is none.
-    """
-    import dask
-
-    chosen = dask.config.get("scheduler", None)
-    if chosen is None and ("distributed" not in sys.modules or dask.base.get_scheduler() is None):
-        chosen = "threads"
-    return dask.base.named_schedulers.get(chosen) if isinstance(chosen, str) else None
-
-
-def _write_part(writer: Any, part: Any, number: int) -> str:
-    return writer(_run(part), number)
-
-
-def _frames(index: Any) -> Iterator[geopandas.GeoDataFrame]:
-    """The partitions of an index, a few at a time."""
-    if not hasattr(index, "dask"):
-        yield index
-        return
-    import dask
-
-    run = dask.delayed(_run, pure=False)
-    parts = _parts(index)
-    at_once = 2 * (os.cpu_count() or 1)
-    for first in range(0, len(parts), at_once):
-        yield from _compute([run(part) for part in parts[first : first + at_once]])
-
-
-def _run(part: Any) -> Any:
-    return part() if isinstance(part, _Call) else part
 
 
 def _write_file(frames: Any, target: Any, schema: str, options: Any, more: dict[str, Any] | None = None) -> None:
