@@ -104,6 +104,18 @@ def test_what_is_not_known_is_left_to_gdal(tmp_path: Path, profile: dict[str, An
         np.testing.assert_array_equal(read_tiles(file, [2, 1], whole), values[::-1])
 
 
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_inks_that_gdal_makes_colours_of_are_left_to_it(tmp_path: Path, interleave: str) -> None:
+    values = noise((4, 70, 90), "uint8")
+    path = write(tmp_path / "a.tif", values, photometric="CMYK", interleave=interleave)
+    whole = Box(0, 70, 0, 90)
+    assert decoded(path, [1, 2, 3, 4], whole) is None
+    colours = read_by_gdal(path, [1, 2, 3, 4], whole)
+    assert (colours != values).any()
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(read_tiles(file, [1, 2, 3, 4], whole), colours)
+
+
 def test_a_window_inside_tiles_is_left_to_gdal(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", noise((1, 70, 90), "uint8"))
     for box in (Box(0, 16, 1, 32), Box(0, 16, 0, 31), Box(3, 16, 0, 32), Box(0, 15, 0, 32), Box(16, 16, 0, 32)):

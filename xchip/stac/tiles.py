@@ -24,12 +24,13 @@ from xchip.stac.pool import POOL
 from xchip.stac.regrid import Box
 
 # Tags of TIFF 6.0 and of its supplement 2, and the values of them that are understood here.
-WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER = 256, 257, 258, 259, 266
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 SAMPLES, PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES = 277, 284, 317, 322, 323, 324, 325
 DEFLATE = (8, 32946)
+AS_STORED = range(5)  # grey either way, RGB, palette, mask; GDAL makes RGB of CMYK, YCbCr, CIELAB and the like
 PIXEL_INTERLEAVED = 1
 NO_PREDICTOR, DIFFERENCES, FLOATING_POINT = 1, 2, 3
-_DEFAULTS = {FILL_ORDER: 1, SAMPLES: 1, PLANAR: PIXEL_INTERLEAVED, PREDICTOR: NO_PREDICTOR}
+_DEFAULTS = {PHOTOMETRIC: 1, FILL_ORDER: 1, SAMPLES: 1, PLANAR: PIXEL_INTERLEAVED, PREDICTOR: NO_PREDICTOR}
 
 _NUMBERS = {3: "<u2", 4: "<u4", 16: "<u8"}
 """NumPy's types for TIFF's SHORT, LONG and LONG8: all that the tags above come in."""
@@ -226,7 +227,7 @@ def _layout(file: _File) -> Layout | None:
     one = {tag: int(values[0]) for tag, values in tags.items()} if all(map(len, tags.values())) else {}
     one = _DEFAULTS | one
     bits = set(tags[BITS].tolist())
-    known = one.get(COMPRESSION) in DEFLATE and one[FILL_ORDER] == 1 and len(bits) == 1
+    known = one.get(COMPRESSION) in DEFLATE and one[PHOTOMETRIC] in AS_STORED and one[FILL_ORDER] == 1 and len(bits) == 1
     if not known or one[PREDICTOR] not in (NO_PREDICTOR, DIFFERENCES, FLOATING_POINT) or one[PLANAR] not in (1, 2):
         return None
     together = one[PLANAR] == PIXEL_INTERLEAVED
