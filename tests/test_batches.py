@@ -162,6 +162,15 @@ def test_an_interrupted_epoch_goes_on_with_what_was_left(table: ChipTable, pixel
     assert ids(batches(table, 10, **options, start=2)) == whole[2:]
 
 
+def test_a_state_of_numpys_numbers_is_plain(table: ChipTable) -> None:
+    options: dict[str, Any] = {"batch_size": 10, "seed": 5, "rank": 1, "world_size": 2}
+    with (
+        batches(table, **{name: np.int64(value) for name, value in options.items()}) as found,
+        batches(table, **options) as plain,
+    ):
+        assert json.loads(json.dumps(found.state())) == plain.state()
+
+
 def test_a_state_of_another_epoch_is_refused(table: ChipTable) -> None:
     state = batches(table, 10, seed=5).state()
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,18 @@ def test_what_is_not_known_is_left_to_gdal(tmp_path: Path, profile: dict[str, An
         np.testing.assert_array_equal(read_tiles(file, [2, 1], whole), values[::-1])
 
 
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_inks_that_gdal_makes_colours_of_are_left_to_it(tmp_path: Path, interleave: str) -> None:
+    values = noise((4, 70, 90), "uint8")
+    path = write(tmp_path / "a.tif", values, photometric="CMYK", interleave=interleave)
+    whole = Box(0, 70, 0, 90)
+    assert decoded(path, [1, 2, 3, 4], whole) is None
+    colours = read_by_gdal(path, [1, 2, 3, 4], whole)
+    assert (colours != values).any()
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(read_tiles(file, [1, 2, 3, 4], whole), colours)
+
+
 def test_a_window_inside_tiles_is_left_to_gdal(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", noise((1, 70, 90), "uint8"))
     for box in (Box(0, 16, 1, 32), Box(0, 16, 0, 31), Box(3, 16, 0, 32), Box(0, 15, 0, 32), Box(16, 16, 0, 32)):
@@ -164,6 +177,24 @@ def test_a_damaged_header_is_never_more_than_unknown(
         out = np.empty((1, 32, 32), np.uint8)
         if layout is not None and layout.bits == 8 and (layout.samples, layout.planes) == (1, 1):
             tiles._fill(file, layout, [0], Box(0, 16, 0, 32), out)
+
+
+@pytest.mark.parametrize("entries", [[(317, 1, 1, 2)], [(317, 8, 1, 2)], [(317, 9, 1, 2)], [(317, 3, 1, 2), (317, 3, 1, 1)]])
+def test_tags_that_gdal_may_read_otherwise_are_left_to_it(tmp_path: Path, entries: list[tuple[int, int, int, int]]) -> None:
+    # The predictor as BYTE, SSHORT or SLONG, and twice: GDAL takes all these.
+    path = write(tmp_path / "a.tif", noise((1, 70, 90), "uint16"))
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    (number,) = struct.unpack_from("<H", data, start)
+    own = [struct.unpack_from("<HHII", data, start + 2 + 12 * at) for at in range(number)]
+    table = sorted([*(entry for entry in own if entry[0] != 317), *entries], key=lambda entry: entry[0])
+    struct.pack_into("<I", data, 4, len(data))
+    rows = b"".join(struct.pack("<HHII", *entry) for entry in table)
+    path.write_bytes(data + struct.pack("<H", len(table)) + rows + bytes(4))
+    whole = Box(0, 70, 0, 90)
+    assert decoded(path, [1], whole) is None
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(read_tiles(file, [1], whole), read_by_gdal(path, [1], whole))
 
 
 def test_a_file_that_is_written_again_is_read_anew(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import subprocess
@@ -308,6 +309,21 @@ def test_epochs_differ_and_come_again(rows: pd.DataFrame) -> None:
     assert collated(DataLoader(other, batch_size=None, num_workers=2)) != orders[0]
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))], ids=["copy", "pickle"])
+def test_workers_that_persist_see_the_epoch_of_a_copy(rows: pd.DataFrame, copied: Any) -> None:
+    original = IterableChipDataset(rows, 4, BANDS, seed=1, buffer=16)
+    dataset = copied(original)
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    orders = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        orders.append(collated(loader))
+    assert orders[0] != orders[1]
+    for epoch, order in enumerate(orders):
+        original.set_epoch(epoch)
+        assert collated(DataLoader(original, batch_size=None, num_workers=2, multiprocessing_context="fork")) == order
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("workers", [0, 2, 3])
 def test_an_interrupted_epoch_goes_on_with_what_was_left(rows: pd.DataFrame, workers: int) -> None:
@@ -327,6 +343,11 @@ def test_an_interrupted_epoch_goes_on_with_what_was_left(rows: pd.DataFrame, wor
         assert [batch["chip_id"] for batch in rest] == order[stop:]
     again.set_epoch(4)
     assert sorted(collated(rest)) == sorted(rows["chip_id"]), "the next epoch is whole"
+
+
+def test_states_of_numpys_numbers_are_plain(rows: pd.DataFrame) -> None:
+    dataset = IterableChipDataset(rows, np.int64(4), BANDS, seed=np.int64(1))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(dataset.state(2))) == IterableChipDataset(rows, 4, BANDS, seed=1).state(2)
 
 
 def test_states_of_others_are_refused(rows: pd.DataFrame) -> None:

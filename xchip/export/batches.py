@@ -220,10 +220,10 @@ def batches(
         table = chip_source(
             index, assets, items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels
         )
-    settings = {
+    settings = plain_numbers({
         "chips": len(table.rows), "batch_size": batch_size, "shuffle": shuffle, "seed": seed, "epoch": epoch, "buffer": buffer,
         "rank": rank, "world_size": world_size, "worker": worker, "workers": workers, "drop_last": drop_last,
-    }  # fmt: skip
+    })  # fmt: skip
     parts = world_size * workers
     plan = epoch_plan(
         table.rows,
@@ -245,6 +245,11 @@ def batches(
         remote = any(kind.remote for kind in table.reader.kinds.values())
         readers = ThreadReaders(threads or (REMOTE_THREADS if remote else os.cpu_count() or 1), keep=keep)
     return Batches(table, plan, readers, settings, start=done, ahead=prefetch)
+
+
+def plain_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` fit for JSON, which NumPy's numbers are not."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
 
 
 def _batches_done(start: Mapping[str, Any] | int, settings: Mapping[str, Any], last: int) -> int:

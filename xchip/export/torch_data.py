@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.archive.storage import StorageOptions
-from xchip.export.batches import BUFFER, Pixels, batches
+from xchip.export.batches import BUFFER, Pixels, batches, plain_numbers
 from xchip.export.plan import share
 from xchip.export.sensor_bands import sensors_of
 from xchip.export.stats_values import BandStats
@@ -213,15 +213,19 @@ class IterableChipDataset(IterableDataset):
                 "for keys='torchgeo'"
             )
         rank, world_size = _place(rank, world_size)
-        self._settings: dict[str, Any] = {
+        self._settings = plain_numbers({
             "batch_size": batch_size, "shuffle": shuffle, "seed": seed, "buffer": buffer, "world_size": world_size,
             "drop_last": drop_last,
-        }  # fmt: skip
+        })  # fmt: skip
         self._rank, self._threads, self._prefetch = rank, threads, prefetch
         self.transform = transform
         # Epoch; then epoch, batches and workers of a state. Shared memory: workers that persist between epochs see them too.
         self._progress = torch.zeros(4, dtype=torch.int64).share_memory_()
         self._batches(0, 0, 1).close()  # tells what is wrong with the settings now, and not in a worker
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._progress.share_memory_()  # plain pickles and copies have memory of their own, which no worker sees
 
     @property
     def bands(self) -> tuple[str, ...]:

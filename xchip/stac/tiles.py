@@ -24,15 +24,20 @@ from xchip.stac.pool import POOL
 from xchip.stac.regrid import Box
 
 # Tags of TIFF 6.0 and of its supplement 2, and the values of them that are understood here.
-WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER = 256, 257, 258, 259, 266
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 SAMPLES, PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES = 277, 284, 317, 322, 323, 324, 325
 DEFLATE = (8, 32946)
+AS_STORED = range(5)  # grey either way, RGB, palette, mask; GDAL makes RGB of CMYK, YCbCr, CIELAB and the like
 PIXEL_INTERLEAVED = 1
 NO_PREDICTOR, DIFFERENCES, FLOATING_POINT = 1, 2, 3
-_DEFAULTS = {FILL_ORDER: 1, SAMPLES: 1, PLANAR: PIXEL_INTERLEAVED, PREDICTOR: NO_PREDICTOR}
+_DEFAULTS = {PHOTOMETRIC: 1, FILL_ORDER: 1, SAMPLES: 1, PLANAR: PIXEL_INTERLEAVED, PREDICTOR: NO_PREDICTOR}
 
+_TAGS = {
+    WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER,
+    SAMPLES, PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES,
+}  # fmt: skip
 _NUMBERS = {3: "<u2", 4: "<u4", 16: "<u8"}
-"""NumPy's types for TIFF's SHORT, LONG and LONG8: all that the tags above come in."""
+"""NumPy's types for TIFF's SHORT, LONG and LONG8: all that these tags should come in."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ def _layout(file: _File) -> Layout | None:
     one = {tag: int(values[0]) for tag, values in tags.items()} if all(map(len, tags.values())) else {}
     one = _DEFAULTS | one
     bits = set(tags[BITS].tolist())
-    known = one.get(COMPRESSION) in DEFLATE and one[FILL_ORDER] == 1 and len(bits) == 1
+    known = one.get(COMPRESSION) in DEFLATE and one[PHOTOMETRIC] in AS_STORED and one[FILL_ORDER] == 1 and len(bits) == 1
     if not known or one[PREDICTOR] not in (NO_PREDICTOR, DIFFERENCES, FLOATING_POINT) or one[PLANAR] not in (1, 2):
         return None
     together = one[PLANAR] == PIXEL_INTERLEAVED
@@ -244,7 +249,10 @@ def _layout(file: _File) -> Layout | None:
 
 
 def _tags(file: _File) -> dict[int, np.ndarray]:
-    """Numbers in the first directory of a little-endian TIFF file, by tag; none for another file."""
+    """Numbers of `_TAGS` in the first directory of a little-endian TIFF file, by tag; none for another file.
+
+    Also none where GDAL may read a tag otherwise: one that comes twice, or as another type of number.
+    """
     head = file.bytes(0, 16)
     if not head or head[:2] != b"II":
         return {}
@@ -259,13 +267,17 @@ def _tags(file: _File) -> dict[int, np.ndarray]:
     entry = np.dtype([("tag", "<u2"), ("type", "<u2"), ("count", word), ("value", word)])
     number = int.from_bytes(file.bytes(start, long) or b"", "little")
     table = file.bytes(start + long, number * entry.itemsize) or b""
-    found = {}
+    found: dict[int, np.ndarray] = {}
     for at, (tag, kind, count, value) in enumerate(np.frombuffer(table, entry).tolist()):
-        if kind in _NUMBERS:
-            dtype = np.dtype(_NUMBERS[kind])
-            size = count * dtype.itemsize
-            inline = (at + 1) * entry.itemsize - room  # what fits stands in place of its address
-            data = table[inline : inline + size] if size <= room else file.bytes(value, size)
-            if data is not None:
-                found[tag] = np.frombuffer(data, dtype).astype(np.uint64)
+        if tag not in _TAGS:
+            continue
+        if tag in found or kind not in _NUMBERS:
+            return {}
+        dtype = np.dtype(_NUMBERS[kind])
+        size = count * dtype.itemsize
+        inline = (at + 1) * entry.itemsize - room  # what fits stands in place of its address
+        data = table[inline : inline + size] if size <= room else file.bytes(value, size)
+        if data is None:
+            return {}
+        found[tag] = np.frombuffer(data, dtype).astype(np.uint64)
     return found
