@@ -242,7 +242,7 @@ class IterableChipDataset(IterableDataset):
         ``workers`` is its ``num_workers``. Of an epoch that was resumed, count the batches before that as well. Plain values, fit
         for JSON, and the same on each rank.
         """
-        done = {"epoch": int(self._progress[0]), "batches": batches, "workers": max(1, workers)}
+        done = {"epoch": int(self._progress[0]), "batches": int(batches), "workers": max(1, int(workers))}
         return {"chips": len(self._samples.table.rows), **self._settings, **done}
 
     def resume(self, state: Mapping[str, Any]) -> None:
