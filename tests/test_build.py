@@ -191,6 +191,7 @@ def test_single_rasters_through_the_stack(shared_data: Path, name: str) -> None:
             assert chip[band].dtype == expected.dtype
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_worldcover_indexes_in_bounded_memory(shared_data: Path) -> None:
     """36,000 x 36,000 pixels: 1.3 GB as bytes."""

@@ -36,6 +36,7 @@ def test_every_public_name_has_an_example() -> None:
     assert [name for name, value in public_objects().items() if not has_example(value)] == []
 
 
+@pytest.mark.once
 def test_the_reference_builds(tmp_path: Path) -> None:
     missing = [name for name in ("mkdocs", "mkdocstrings", "material") if importlib.util.find_spec(name) is None]
     if missing:

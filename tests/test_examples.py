@@ -41,6 +41,7 @@ def test_all_are_known() -> None:
     assert [script.stem for script in SCRIPTS] == sorted(LAST_WORDS)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("script", LAST_WORDS)
 def test_a_script_runs(script: str, tmp_path: Path) -> None:
     printed = run(script, tmp_path)
@@ -63,6 +64,7 @@ def test_a_script_reads_as_a_notebook(script: str) -> None:
     assert all("[markdown]" in cell or "torch" in cell for cell in before)
 
 
+@pytest.mark.once
 def test_without_pytorch_training_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('not installed')\n")
     done = subprocess.run(

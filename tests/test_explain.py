@@ -347,6 +347,7 @@ def test_strips_are_those_that_are_read(tmp_path: Path, shape: tuple[int, int], 
     assert per_thread - BASE_BYTES > strip_buffers(read)
 
 
+@pytest.mark.once
 def test_memory_is_about_what_a_process_takes(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak of a process's memory is read from /proc, which this system lacks")

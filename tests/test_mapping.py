@@ -278,6 +278,7 @@ def peak_of_map(pixels: int, out: Path) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
     path = tmp_path / "large.tif"
@@ -288,6 +289,7 @@ def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
     assert (corner[4:] == 20 % 7).all()
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_scene_when_chips_overlap(tmp_path: Path) -> None:
     pytest.importorskip("zarr")

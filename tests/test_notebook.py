@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,16 @@ def values() -> dict[str, Any]:
     }
 
 
+@cache
+def outputs() -> str:
+    """All values below each other."""
+    return "\n".join(f'<div class="out" id="{name}">{value._repr_html_()}</div>' for name, value in values().items())
+
+
 def framed(theme: str) -> str:
-    """All values below each other, as a frontend would put them."""
-    outputs = "\n".join(f'<div class="out" id="{name}">{value._repr_html_()}</div>' for name, value in values().items())
+    """The values as a frontend would put them."""
     style = f"body {{margin: 12px; font-family: sans-serif}} .out {{margin: 0 0 28px}} {THEMES[theme]}"
-    return f'<!doctype html><meta charset="utf-8"><style>{style}</style><body>{outputs}</body><script>{MEASURE}</script>'
+    return f'<!doctype html><meta charset="utf-8"><style>{style}</style><body>{outputs()}</body><script>{MEASURE}</script>'
 
 
 def page() -> str:

@@ -36,6 +36,7 @@ def python_of(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.once
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("demo", "--pixels", 1024).exit_code == 0
