@@ -127,7 +127,7 @@ def _windows(ds: xr.Dataset, rows: pd.DataFrame) -> list[_Window]:
         by_id[scene.item_id].append(scene)
     columns = [rows[name].to_numpy() for name in NEEDED]
     offsets = [rows[name].to_numpy() if name in rows else np.zeros(len(rows)) for name in ("col_off", "row_off")]
-    times = _values(rows["datetime"]) if "datetime" in rows else np.full(len(rows), np.datetime64("NaT"))
+    times = _values(rows["datetime"]) if "datetime" in rows else np.full(len(rows), np.datetime64("NaT", "us"))
     windows = []
     for chip_id, item_id, width, height, crs, left, top, col_off, row_off, time in zip(*columns, *offsets, times, strict=True):
         if crs != pixels.crs:

@@ -86,7 +86,7 @@ def sequence_dataset(table: ChipTable, chunk: int) -> xr.Dataset:
 
 def _spread(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """(chip, time): the value of each row; NaT, or "", where there is none."""
-    missing = np.datetime64("NaT") if values.dtype.kind == "M" else ""
+    missing = np.datetime64("NaT", "us") if values.dtype.kind == "M" else ""
     return np.where(positions >= 0, values[positions], np.array(missing, values.dtype))
 
 

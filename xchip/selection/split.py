@@ -281,7 +281,8 @@ def _even_cuts(moments: np.ndarray, shares: tuple[float, ...]) -> tuple[Any, ...
     at = [int(np.abs(before - share * len(moments)).argmin()) for share in np.cumsum(shares)[:-1]] if len(before) else []
     if len(set(at)) < len(shares) - 1:
         raise ValueError(f"the chips have {len(dates)} dates, too few for {len(shares)} periods of these shares; pass cuts=")
-    return tuple(pd.Timestamp(dates[n] + (dates[n + 1] - dates[n] + 1) // 2, tz="UTC") for n in at)
+    tick = np.timedelta64(1, "us")
+    return tuple(pd.Timestamp(dates[n] + (dates[n + 1] - dates[n] + tick) // 2, tz="UTC") for n in at)
 
 
 def _by_value(values: Any, plan: _Plan) -> np.ndarray:
