@@ -199,6 +199,10 @@ def test_what_can_not_be_mapped() -> None:
         ds.chips.map(lambda c: c[0], 16)
     with pytest.raises(ValueError, match="neither the grid's 16 nor a whole part of it"):
         ds.chips.map(lambda c: c[:, 0, :5, :5], 16)
+    with pytest.raises(ValueError, match=r"returned a masked array.*made\.filled\(numpy\.nan\)"):
+        ds.chips.map(lambda c: np.ma.masked_array(c[:, 0], mask=True), 16)
+    with pytest.raises(ValueError, match=r"values of type <U5; it has to return numbers"):
+        ds.chips.map(lambda c: np.full(len(c), "cloud"), 16)
     late = ds.chips.map(lambda c: c[:, 0] / 2, 16, template=np.zeros((16, 16), "uint8"))
     with pytest.raises(ValueError, match=r"returned float64 \(16, 16, 16\); it has to return uint8 \(16, 16, 16\)"):
         late.compute()

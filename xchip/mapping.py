@@ -103,7 +103,7 @@ def _call(function: ChipFunction, arrays: Sequence[xr.DataArray], grid: ChipGrid
     if template is None:
         one = np.empty((1, len(fills), *size), fills.dtype)
         one[:] = fills[:, None, None]
-        template = np.asarray(function(one))
+        template = _made(function, one)
         if template.shape[:1] != (1,):
             raise ValueError(
                 f"the function got chips of shape {one.shape} and returned {template.shape}; the first must be 1 too"
@@ -255,7 +255,7 @@ def _pieces(tile: _Tile, call: _Call, function: ChipFunction, pixels: np.ndarray
     for first in range(0, len(tile.corners), call.batch):
         corners = tile.corners[first : first + call.batch]
         chips = np.stack([pixels[:, y : y + height, x : x + width] for y, x in corners])
-        result = np.asarray(function(chips))
+        result = _made(function, chips)
         wanted = (len(chips), *call.shape)
         if result.shape != wanted or not np.can_cast(result.dtype, call.dtype, "same_kind"):
             raise ValueError(
@@ -266,6 +266,20 @@ def _pieces(tile: _Tile, call: _Call, function: ChipFunction, pixels: np.ndarray
         for row, made in zip(tile.table[first : first + call.batch], result, strict=True):
             y, x, _, _, rows, columns = row[2:8].tolist()
             yield row, made[..., y : y + rows, x : x + columns]
+
+
+def _made(function: ChipFunction, chips: np.ndarray) -> np.ndarray:
+    """What the function makes of chips, as a plain array of numbers."""
+    made = function(chips)
+    if np.ma.is_masked(made):
+        raise ValueError(
+            "the function returned a masked array, and maps have no masks; give masked pixels a value, as in "
+            "made.filled(numpy.nan), and tell it by fill="
+        )
+    made = np.asarray(made)
+    if made.dtype.kind not in "biufc":
+        raise ValueError(f"the function returned values of type {made.dtype}; it has to return numbers")
+    return made
 
 
 def _with_coords(array: xr.DataArray, ds: xr.Dataset, grid: ChipGrid, pixels: PixelGrid) -> xr.DataArray:
