@@ -122,16 +122,11 @@ class ChipsAccessor:
         >>> brightness.sizes["chip_x"], bool((brightness > 0).all())
         (3, True)
         """
-        from xchip.stats import chip_sums
+        from xchip.stats import band_sums
 
         ds = as_dataset(self._obj)
         grid = chip_grid(pixel_grid(ds), size, **grid_options)
-        arrays = [ds[name].transpose(..., "y", "x") for name in ([bands] if isinstance(bands, str) else bands)]
-        lead = arrays[0].dims[:-2]
-        data = chip_sums([array.data for array in arrays], grid, function, n=n)
-        coords = {name: coord for name, coord in arrays[0].coords.items() if set(coord.dims) <= set(lead)}
-        coords |= {"chip_y": grid.rows[0], "chip_x": grid.columns[0]}
-        return xr.DataArray(data, coords, (*lead, "sum", "chip_y", "chip_x"))
+        return band_sums([ds[name] for name in ([bands] if isinstance(bands, str) else bands)], grid, function, n=n)
 
     def index(
         self,

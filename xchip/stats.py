@@ -362,10 +362,23 @@ def chip_stats(codes: xr.DataArray, grid: ChipGrid, rule: QualityRule | None = N
     """
     counts = class_counts(codes.transpose(..., "y", "x").data, grid, rule)
     fractions = fractions_of(counts) if isinstance(counts, np.ndarray) else counts.map_blocks(fractions_of, dtype=np.float64)
-    lead = tuple(dim for dim in codes.dims if dim not in ("y", "x"))
-    coords = {name: coord for name, coord in codes.coords.items() if set(coord.dims) <= set(lead)}
-    coords |= {"chip_y": grid.rows[0], "chip_x": grid.columns[0]}
+    lead, coords = _lead(codes, grid)
     names = dict(zip(FRACTIONS, range(N_CLASSES), strict=True))
     return xr.Dataset(
         {name: ((*lead, "chip_y", "chip_x"), fractions[..., code, :, :]) for name, code in names.items()}, coords=coords
     )
+
+
+def band_sums(bands: Sequence[xr.DataArray], grid: ChipGrid, function: BlockFunction, *, n: int) -> xr.DataArray:
+    """`chip_sums` of bands (..., y, x) on the pixels of ``grid``, with their other coordinates: (..., sum, chip_y, chip_x)."""
+    bands = [band.transpose(..., "y", "x") for band in bands]
+    sums = chip_sums([band.data for band in bands], grid, function, n=n)
+    lead, coords = _lead(bands[0], grid)
+    return xr.DataArray(sums, coords, (*lead, "sum", "chip_y", "chip_x"))
+
+
+def _lead(array: xr.DataArray, grid: ChipGrid) -> tuple[tuple[Any, ...], dict[Any, Any]]:
+    """(dims besides y and x, the coordinates of an array of one value a chip)."""
+    lead = tuple(dim for dim in array.dims if dim not in ("y", "x"))
+    coords = {name: coord for name, coord in array.coords.items() if set(coord.dims) <= set(lead)}
+    return lead, {**coords, "chip_y": grid.rows[0], "chip_x": grid.columns[0]}
