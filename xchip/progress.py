@@ -141,6 +141,11 @@ def told(progress: bool | Tell | None) -> Iterator[Tell]:
         yield tell if progress else lambda what, done, of: None
 
 
+def one_step(progress: bool | Callable[[int, int], object]) -> bool | Tell:
+    """What `told` takes, of a job with a single step, whose function is called with (done, of) alone."""
+    return progress if isinstance(progress, bool) else lambda what, done, of: progress(done, of)
+
+
 def _in_notebook() -> bool:
     """Whether this is a kernel, whose frontend draws bars."""
     if "IPython" not in sys.modules:

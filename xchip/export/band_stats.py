@@ -22,7 +22,7 @@ from xchip.export.sensor_bands import sensors_of, training_bands, wavelengths_of
 from xchip.export.stats_values import BandStats, SensorStats
 from xchip.index import frame_of
 from xchip.moments import Moments, moments, no_moments
-from xchip.progress import Tell, told
+from xchip.progress import Tell, one_step, told
 from xchip.stac.harmonize import Harmonize
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def band_stats(
         table = table if names is not None else with_bands(table, training_bands(table))
         tables.append((table, (some["nodata_fraction"] == 0).to_numpy()))
     total = sum(len(table.rows) for table, _ in tables)
-    with told(progress if isinstance(progress, bool) else lambda what, done, of: progress(done, of)) as report:
+    with told(one_step(progress)) as report:
         tell = _Progress(total, report)
         return BandStats(
             tuple(

@@ -16,7 +16,7 @@ from xchip.archive.store import Store, reached
 from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
 from xchip.export.stats_values import BandStats, SensorStats
 from xchip.moments import Moments, moments
-from xchip.progress import told
+from xchip.progress import one_step, told
 
 STACCHIP_FOLDER = "mode_v1_chipper_v2"
 """Folder of stacchip's bucket with the folders of platforms."""
@@ -94,7 +94,7 @@ def cube_stats(
     total, done, found = sum(map(len, cubes.values())), 0, []
     at_once = threads or AT_ONCE
     with (
-        told(progress if isinstance(progress, bool) else lambda what, done, of: progress(done, of)) as tell,
+        told(one_step(progress)) as tell,
         ThreadPoolExecutor(at_once, thread_name_prefix="xchip-stats") as pool,
     ):
         for sensor, names in cubes.items():

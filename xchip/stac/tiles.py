@@ -124,11 +124,13 @@ def inflate(dataset: Any, indexes: Sequence[int], box: Box, out: np.ndarray) -> 
 
     Parameters are those of `read_tiles`.
     """
-    if not box.size or _codecs() is None or dataset.driver != "GTiff" or not os.path.isfile(dataset.name):
+    if not box.size or not _whole(box, dataset.block_shapes[0], dataset.shape):
+        return False  # said first, for single chips are most often inside tiles, and their file need not be opened for it
+    if _codecs() is None or dataset.driver != "GTiff" or not os.path.isfile(dataset.name):
         return False
     with _opened(dataset.name) as file:
         layout = _layout(file)
-        if layout is None or not _fits(layout, dataset) or not _whole(box, layout.tile, layout.shape):
+        if layout is None or not _fits(layout, dataset):
             return False
         return _fill(file, layout, [index - 1 for index in indexes], box, out)
 
