@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,60 +33,82 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that nobody listens on, low enough that 10,000 more is a free port too: SeaweedFS takes both.
+def free_ports(count: int) -> tuple[int, ...]:
+    """Different ports that nobody listens on, each low enough that 10,000 more is a free port too: SeaweedFS takes both.
 
-    Drawn at random, for the tests of other files look for ports at the same time.
+    Drawn at random, for the tests of other files look for ports at the same time, and below those that the system gives to
+    clients (32,768 and up on Linux).
     """
-    for port in random.SystemRandom().sample(range(20_000, 30_000), 500):
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-        return port
-    raise RuntimeError("no free port")
+    found: list[int] = []
+    with ExitStack() as held:  # till all are found, or one could be found twice
+        for port in random.SystemRandom().sample(range(11_000, 22_000), 500):
+            if len(found) == count:
+                break
+            with ExitStack() as pair:
+                try:
+                    for number in (port, port + 10_000):
+                        pair.enter_context(socket.socket()).bind(("127.0.0.1", number))
+                except OSError:
+                    continue
+                held.enter_context(pair.pop_all())
+            found.append(port)
+    if len(found) < count:
+        raise RuntimeError(f"{count} free ports were not found")
+    return tuple(found)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    return free_ports(1)[0]
 
 
 @contextmanager
 def running(
-    command: list[str], log: Path, ready: Callable[[], bool], *, stop: int = signal.SIGTERM, **options: Any
-) -> Iterator[None]:
-    """A server, from the moment that it answers until the end of the block; ``stop`` is the signal that ends it."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **options)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield
-    finally:
-        process.send_signal(stop)
+    command: Callable[..., list[str]],
+    ready: Callable[..., bool],
+    log: Path,
+    *,
+    ports: int = 1,
+    stop: int = signal.SIGTERM,
+    **options: Any,
+) -> Iterator[tuple[int, ...]]:
+    """A server, from the moment that it answers until the end of the block; gives its ports.
+
+    ``command`` and ``ready`` take the ports, as many as ``ports`` says; ``stop`` is the signal that ends it. Between the search
+    for a free port and the server's taking it another process may have taken it: then the server is started again with others.
+    """
+    for attempt in range(3):
+        numbers = free_ports(ports)
+        with log.open("wb") as out:
+            process = subprocess.Popen(command(*numbers), stdout=out, stderr=subprocess.STDOUT, **options)
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            deadline = time.monotonic() + PATIENCE
+            while process.poll() is None and time.monotonic() < deadline:
+                if ready(*numbers):
+                    yield numbers
+                    return
+                time.sleep(0.1)
+            said = log.read_text(errors="replace")
+            if process.poll() is None or "in use" not in said or attempt == 2:
+                raise RuntimeError(f"{log.stem} did not start: {said[:2000]} [...] {said[-2000:]}")
+        finally:
+            process.send_signal(stop)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
-def answers(url: str) -> bool:
-    """Whether something answers at ``url``."""
+def answers(port: int) -> bool:
+    """Whether a web server answers at a port of loopback."""
     try:
-        urllib.request.urlopen(url, timeout=5).close()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).close()
     except urllib.error.HTTPError:
         return True
     except OSError:
         return False
     return True
-
-
-def listens(port: int) -> bool:
-    """Whether something listens on a port of loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def s3_client(url: str) -> Any:
@@ -119,18 +141,19 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
         ]
     }
     (folder / "s3.json").write_text(json.dumps(users))
-    (folder / "data").mkdir()
-    master, volume, filer, s3 = (free_port() for _ in range(4))
-    command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
-    command += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
-    command += ["-master.volumeSizeLimitMB=64", "-volume.max=0"]
-    client = s3_client(f"http://127.0.0.1:{s3}")
 
-    def ready() -> bool:
+    def command(master: int, volume: int, filer: int, s3: int) -> list[str]:
+        data = tempfile.mkdtemp(prefix="data-", dir=folder)
+        words = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
+        words += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
+        words += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
+        return [*words, "-master.volumeSizeLimitMB=64", "-volume.max=0"]
+
+    def ready(*ports: int) -> bool:
         # The port opens before the volumes do.
         from botocore.exceptions import BotoCoreError, ClientError
 
+        client = s3_client(f"http://127.0.0.1:{ports[-1]}")
         try:
             client.create_bucket(Bucket="scenes")
             client.create_bucket(Bucket="public")
@@ -146,7 +169,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
         return True
 
     # It takes half a minute to leave by itself, and nobody wants its data afterwards.
-    with running(command, folder / "weed.log", ready, stop=signal.SIGKILL, cwd=folder):
+    with running(command, ready, folder / "weed.log", ports=4, stop=signal.SIGKILL, cwd=folder) as (*_, s3):
         yield {
             "AWS_ACCESS_KEY_ID": "testkey",
             "AWS_SECRET_ACCESS_KEY": "testsecret",
@@ -182,11 +205,12 @@ def stac_api(folder: Path, items: list[dict[str, Any]]) -> Iterator[str]:
         files[-1].write_text(json.dumps(collection_of(name)))
     files.append(folder / "items.json")
     files[-1].write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [rustac, "serve", "-a", f"127.0.0.1:{port}", *map(str, files)]
-    with running(command, folder / "rustac.log", lambda: answers(url)):
-        yield url
+
+    def command(port: int) -> list[str]:
+        return [rustac, "serve", "-a", f"127.0.0.1:{port}", *map(str, files)]
+
+    with running(command, answers, folder / "rustac.log") as (port,):
+        yield f"http://127.0.0.1:{port}"
 
 
 QUERYABLES = {"eo:cloud_cover": {"type": "number"}, "grid:code": {"type": "string"}}
@@ -222,13 +246,18 @@ def postgres(programs: Path) -> Iterator[dict[str, str]]:
             return done.returncode == 0
 
         assert run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "--no-sync")
-        port = str(free_port())
-        server = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", port, "-c", "listen_addresses=127.0.0.1"]
-        server += ["-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-        with running(server, folder / "log", lambda: run("pg_isready", "-h", "127.0.0.1", "-p", port), user=user, cwd=folder):
-            assert run("createdb", "-h", "127.0.0.1", "-p", port, "-U", "postgres", "stac")
+
+        def command(port: int) -> list[str]:
+            words = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port)]
+            return [*words, "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+
+        def ready(port: int) -> bool:
+            return run("pg_isready", "-h", "127.0.0.1", "-p", str(port))
+
+        with running(command, ready, folder / "log", user=user, cwd=folder) as (port,):
+            assert run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "stac")
             # The API asks for a password also where the database does not.
-            yield {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "postgres", "PGPASSWORD": "x", "PGDATABASE": "stac"}
+            yield {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGPASSWORD": "x", "PGDATABASE": "stac"}
 
 
 @contextmanager
@@ -250,23 +279,31 @@ def pgstac_api(folder: Path, items: list[dict[str, Any]]) -> Iterator[str]:
         ):
             done = subprocess.run([venv / "pypgstac", *command], env=environment, cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        command = [str(venv / "uvicorn"), "--factory", "stac_fastapi.pgstac.app:create_app", "--host", "127.0.0.1"]
-        with running([*command, "--port", str(port)], folder / "pgstac.log", lambda: answers(url), env=environment, cwd=folder):
-            yield url
+
+        def serve(port: int) -> list[str]:
+            words = [str(venv / "uvicorn"), "--factory", "stac_fastapi.pgstac.app:create_app", "--host", "127.0.0.1"]
+            return [*words, "--port", str(port)]
+
+        with running(serve, answers, folder / "pgstac.log", env=environment, cwd=folder) as (port,):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int = 2) -> Iterator[str]:
     """A Dask scheduler and workers in processes of their own; gives the scheduler's address."""
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    dask = [sys.executable, "-m", "dask"]
-    scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
-    worker = [*dask, "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-    worker += ["--memory-limit", "2GiB", "--local-directory", str(folder)]
-    with running(scheduler, folder / "scheduler.log", lambda: listens(port)):
+    dask, log = [sys.executable, "-m", "dask"], folder / "scheduler.log"
+
+    def scheduler(port: int) -> list[str]:
+        return [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
+
+    def ready(port: int) -> bool:
+        said = log.read_text()
+        return "Scheduler at:" in said and f"tcp://127.0.0.1:{port}" in said
+
+    with running(scheduler, ready, log) as (port,):
+        address = f"tcp://127.0.0.1:{port}"
+        worker = [*dask, "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        worker += ["--memory-limit", "2GiB", "--local-directory", str(folder)]
         processes = []
         try:
             for number in range(workers):
