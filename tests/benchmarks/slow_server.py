@@ -24,6 +24,8 @@ class SlowServer:
         self._process = context.Process(target=_serve, args=(str(folder), delay, port, self._requests, self._bytes), daemon=True)
         self._process.start()
         while not port.value:
+            if not self._process.is_alive():
+                raise RuntimeError(f"the range server ended with code {self._process.exitcode} before it listened")
             time.sleep(0.02)
         self.url = f"http://127.0.0.1:{port.value}"
 
