@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given
+import rasterio.errors
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -69,7 +70,12 @@ def test_whole_tiles_are_what_gdal_reads(
     if predictor == 3 and dtype not in ("float32", "float64"):
         predictor = 2
     profile = {"predictor": predictor, "interleave": interleave, "bigtiff": bigtiff, "blockysize": tile[0], "blockxsize": tile[1]}
-    path = write(tmp_path_factory.mktemp("tiles") / "a.tif", noise(shape, dtype), **profile)
+    try:
+        path = write(tmp_path_factory.mktemp("tiles") / "a.tif", noise(shape, dtype), **profile)
+    except rasterio.errors.RasterioIOError as error:
+        if "64 bit samples" not in str(error):
+            raise
+        reject()  # rasterio's wheels before 1.4.4 have a libtiff that can't do it
     edges = []
     for size, step in zip(shape[1:], tile, strict=True):
         first = data.draw(st.sampled_from(range(0, size, step)))
