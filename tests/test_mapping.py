@@ -75,7 +75,7 @@ def test_map_is_the_function_on_each_chip(
     weights = np.outer(window, window) if taper else np.ones((size, size))
     for time in (0, 1):
         want = plain_loop(ds.compute(), ds.chips.grid(size, stride=stride, edge=edge, anchor=anchor), weights, time)
-        np.testing.assert_allclose(loaded[time], want, rtol=1e-5)
+        np.testing.assert_allclose(loaded[time], want, rtol=1e-5, atol=0.01)  # weights are float32, values reach 10,000
 
 
 def test_the_identity_is_the_source_bit_for_bit() -> None:
