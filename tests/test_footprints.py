@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from xchip.footprints import cover, footprints, outline
 from xchip.grid import ChipGrid, PixelGrid
+from xchip.lonlat import transformed
 
 SINUSOIDAL = "+proj=sinu +R=6371007.181"
 GEOSTATIONARY = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80"
@@ -419,3 +420,16 @@ def test_real_rasters_lie_where_gdal_says(shared_data: Path, name: str) -> None:
     shapes = footprints(ChipGrid(scene, 128, edge="partial"))
     assert_well_formed(shapes)
     assert shapely.union_all(shapes).bounds == pytest.approx(expected, abs=0.005 * size)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(0,), (1,), (), (1, 1), (3,), (2, 2)])
+def test_arrays_of_any_shape_are_transformed(shape: tuple[int, ...]) -> None:
+    transformer = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    x, y = np.random.default_rng(5).uniform([[4e5], [5e6]], [[6e5], [6e6]], (2, math.prod(shape)))
+    lon, lat = transformed(transformer, x.reshape(shape), y.reshape(shape))
+    assert lon.shape == lat.shape == shape
+    plain = np.array([transformer.transform(*point) for point in zip(x.tolist(), y.tolist(), strict=True)]).reshape(-1, 2)
+    np.testing.assert_array_equal(np.stack([lon.ravel(), lat.ravel()], 1), plain)
+    back = np.stack(transformed(transformer, lon, lat, back=True))
+    np.testing.assert_allclose(back.reshape(2, -1), [x, y], atol=1e-6)

@@ -21,6 +21,18 @@ RETURN_UNITS = 0.1
 TINY = 1e-9
 
 
+def transformed(
+    transformer: pyproj.Transformer, x: np.ndarray, y: np.ndarray, *, back: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """What pyproj makes of points, or the way ``back``: arrays of their shape, infinite where there is no such point."""
+    direction: Any = "INVERSE" if back else "FORWARD"
+    if x.size != 1:
+        return transformer.transform(x, y, direction=direction)
+    # pyproj takes an array of one number for that number, at which NumPy before 2.4 warns.
+    one = transformer.transform(x.item(), y.item(), direction=direction)
+    return np.full(x.shape, one[0]), np.full(x.shape, one[1])
+
+
 @dataclass(frozen=True, eq=False)
 class Projection:
     """A CRS, and what footprints need to know of it."""
@@ -40,19 +52,19 @@ class Projection:
 
     def lonlat(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Longitudes and latitudes: float64 (..., 2), NaN off the Earth."""
-        lonlat = np.stack((x, y) if self.identity else self.transformer.transform(x, y), axis=-1)
+        lonlat = np.stack((x, y) if self.identity else transformed(self.transformer, x, y), axis=-1)
         lonlat[~np.isfinite(lonlat)] = np.nan
         return lonlat
 
     def xy(self, lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x and y of ``lonlat`` (..., 2); NaN where the CRS has no such point."""
-        x, y = self.transformer.transform(lonlat[..., 0], lonlat[..., 1], direction="INVERSE")
+        x, y = transformed(self.transformer, lonlat[..., 0], lonlat[..., 1], back=True)
         missing = ~(np.isfinite(x) & np.isfinite(y))
         return np.where(missing, np.nan, x), np.where(missing, np.nan, y)
 
     def on_earth(self, x: np.ndarray, y: np.ndarray, size: tuple[float, float]) -> np.ndarray:
         """Whether each point is on the Earth. PROJ wraps some points past the limb, so the way back decides."""
-        back_x, back_y = self.unprojection.transform(*self.unprojection.transform(x, y), direction="INVERSE")
+        back_x, back_y = transformed(self.unprojection, *transformed(self.unprojection, x, y), back=True)
         with np.errstate(invalid="ignore"):  # infinite: no such point
             off_x = np.abs(back_x - x) > max(RETURN * size[1], RETURN_UNITS)
             off_y = np.abs(back_y - y) > max(RETURN * size[0], RETURN_UNITS)
@@ -82,8 +94,7 @@ def projection_of(crs: str) -> Projection:
         ) from error
 
     def forward(lon: Any, lat: Any) -> tuple[np.ndarray, np.ndarray]:
-        x, y = transformer.transform(np.asarray(lon, float), np.asarray(lat, float), direction="INVERSE")
-        return np.asarray(x), np.asarray(y)
+        return transformed(transformer, np.asarray(lon, float), np.asarray(lat, float), back=True)
 
     identity = source.to_authority() == ("EPSG", "4326")
     return Projection(transformer, unprojection, identity, _turn(forward), *_poles(forward))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from xchip.lonlat import transformed
+
 WEEKS, HOURS = 52, 24
 """What one turn of the clock is; ISO week 53 is thus the same as week 1."""
 
@@ -176,7 +178,7 @@ def chip_centres(coords: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     which, codes = pd.factorize(np.asarray(coords["proj_code"], object))
     for number, code in enumerate(codes):
         mine = which == number
-        lon[mine], lat[mine] = _to_degrees(code).transform(x[mine], y[mine])
+        lon[mine], lat[mine] = transformed(_to_degrees(code), x[mine], y[mine])
     beyond = ~(np.isfinite(lon) & np.isfinite(lat))  # pyproj says inf of what is beside the map
     lon[beyond] = lat[beyond] = np.nan
     return lon, lat
