@@ -112,6 +112,15 @@ def test_isel_pads_where_the_window_leaves_the_array(lazy: bool) -> None:
     assert chip.chips.grid(64).pixels.bounds == ds.chips.grid(64, edge="pad").chip(chip_y=1, chip_x=1).bounds
 
 
+@pytest.mark.parametrize(("chip_y", "chip_x"), [(0, 1), (1, 0)])
+def test_a_chip_that_leaves_the_array_on_one_side_keeps_both_coordinates(chip_y: int, chip_x: int) -> None:
+    ds = stack(times=1)
+    place = ds.chips.grid(64, edge="pad").chip(chip_y=chip_y, chip_x=chip_x)
+    for array in (ds, ds["red"], ds.isel(y=slice(None, None, -1))):
+        chip = array.chips.isel(chip_y=chip_y, chip_x=chip_x, size=64, edge="pad")
+        assert chip.chips.grid(64).pixels.bounds == chip.rio.bounds() == place.bounds
+
+
 def test_isel_outside_the_grid() -> None:
     with pytest.raises(IndexError, match=r"chip_y=2, chip_x=0 is outside the grid of 2 x 2 chips"):
         stack().chips.isel(chip_y=2, chip_x=0, size=35)

@@ -50,7 +50,9 @@ def isel_chip(obj: Xarray, chip: Chip) -> Xarray:
 
 
 def _pad(array: xr.DataArray, padding: Mapping[str, tuple[int, int]]) -> xr.DataArray:
-    own = {dim: widths for dim, widths in padding.items() if dim in array.dims}
+    own = {dim: widths for dim, widths in padding.items() if dim in array.dims and any(widths)}
+    if not own:
+        return array
     bare = array.drop_vars([dim for dim in own if dim in array.coords])
     padded = bare.pad(own, mode="constant", constant_values=fill_of(array))
     padded.encoding = array.encoding
