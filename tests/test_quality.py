@@ -125,6 +125,26 @@ def test_negative_values_of_signed_bands() -> None:
     assert compile_rule(rule, np.dtype("int16")) is not None
 
 
+@pytest.mark.parametrize("dtype", ["int16", ">i2", "int32", ">i4", "int64"])
+def test_signed_words_have_bits_and_numbers(dtype: str) -> None:
+    rule = bits("qa", {CLOUD: [1], SNOW: [20], WATER: [15]}, values={NODATA: [-9999]})
+    words = np.array([-9999, 0b10, 0b100, -32768], dtype)
+    # -32768 has bit 15; bit 20 only where the dtype is that wide.
+    assert rule.codes(words).tolist() == [NODATA, CLOUD, CLEAR, WATER if words.itemsize == 2 else SNOW]
+    if words.itemsize == 2:
+        counts = count_classes(words[None], compile_rule(rule, words.dtype), np.array([0, 1]), np.array([0, 4]))
+        assert counts.ravel().tolist() == [1, 0, 1, 0, 0, 1, 1]
+    assert STATE.codes(np.array([-1], "int16")).tolist() == [NODATA]  # 65535, in a file whose words are signed
+
+
+def test_the_highest_bits_of_a_word() -> None:
+    rule = bits("qa", {CLOUD: [63], SNOW: [(31, 1, 1)], WATER: [70]})
+    assert rule.codes(np.array([2**63, 2**31, 2**62], "uint64")).tolist() == [CLOUD, SNOW, CLEAR]
+    assert rule.codes(np.array([-(2**63), 2**31, 2**62], "int64")).tolist() == [CLOUD, SNOW, CLEAR]
+    assert rule.codes(np.array([-(2**31), 2**30], "int32")).tolist() == [SNOW, CLEAR]
+    assert rule.codes(np.array([255], "uint8")).tolist() == [CLEAR]
+
+
 def test_codes_of_text_are_refused() -> None:
     with pytest.raises(TypeError, match="'scl' must hold numbers"):
         SCL.codes(np.array(["a"]))

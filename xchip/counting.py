@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from xchip.quality import CLEAR, N_CLASSES, QualityClass, QualityRule, lookup_table
+from xchip.quality import CLEAR, N_CLASSES, QualityClass, QualityRule, lookup_table, unsigned
 
 MAX_ROWS = 255
 """Rows that a uint8 column sum of 0 and 1 can hold."""
@@ -76,16 +76,10 @@ class ClassCounter:
     def prepare(self, block: np.ndarray) -> np.ndarray:
         """The bytes that the steps compare, for a 2-D block of values."""
         if self.table is not None:
-            return np.take(self.table, _unsigned(block))
+            return np.take(self.table, unsigned(block))
         if self.narrow:
             return block.astype(np.uint8)  # keeps the low byte
-        return _unsigned(block)
-
-
-def _unsigned(block: np.ndarray) -> np.ndarray:
-    if block.dtype.kind == "b":
-        return block.view(np.uint8)
-    return block.view(f"u{block.dtype.itemsize}") if block.dtype.kind == "i" else block
+        return unsigned(block)
 
 
 @lru_cache(maxsize=64)

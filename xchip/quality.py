@@ -66,6 +66,9 @@ class BitField:
         return self.value << self.offset
 
 
+_WORD = 2**64 - 1
+"""The widest word that a pixel can be."""
+
 Condition = int | BitField
 """A value of the band, or a bit field of it."""
 
@@ -112,14 +115,16 @@ class QualityRule:
 
     def classify(self, words: np.ndarray) -> np.ndarray:
         """Class of each of ``words`` (integers), uint8, by the definition: slow, and what `table` is made with."""
-        words = np.asarray(words).astype(np.int64)
+        words = np.asarray(words)
+        bits = unsigned(words).astype(np.uint64)
         codes = np.full(words.shape, self.default, np.uint8)
         for cls, conditions in reversed(self.conditions):
             for condition in conditions:
-                if isinstance(condition, BitField):
-                    codes[(words & condition.mask) == condition.word] = cls
-                else:
-                    codes[words == condition] = cls
+                if not isinstance(condition, BitField):
+                    # In a signed dtype, a number such as 65535 is meant as its bits.
+                    codes[(words == condition) | (bits == condition)] = cls
+                elif condition.word <= _WORD:  # else no pixel has such bits
+                    codes[(bits & np.uint64(condition.mask & _WORD)) == np.uint64(condition.word)] = cls
         return codes
 
     def codes(self, values: np.ndarray) -> np.ndarray:
@@ -141,21 +146,20 @@ class QualityRule:
         if values.dtype.kind not in "iub":
             raise TypeError(f"quality band {self.band!r} must hold numbers, got dtype {values.dtype}")
         if values.dtype.itemsize <= 2:
-            unsigned = values.view(f"u{values.dtype.itemsize}") if values.dtype.kind == "i" else values
-            return lookup_table(self, values.dtype)[unsigned.astype(np.intp, copy=False)]
+            return lookup_table(self, values.dtype)[unsigned(values).astype(np.intp, copy=False)]
         if self.has_values:
             return self.classify(values)
         # Words of 32 bits: only the bits in use count, and they are few enough for a table.
         used = self.mask
         if used >> 16 == 0:
             return lookup_table(self, np.dtype("uint16"))[(values & used).astype(np.intp)]
-        return self.classify(values & used)
+        return self.classify(values)
 
     def _codes_of_floats(self, values: np.ndarray) -> np.ndarray:
         missing = np.isnan(values)
         whole = ~missing & (values == np.floor(values)) & (np.abs(values) < 2**32)
         codes = np.full(values.shape, self.default, np.uint8)
-        codes[whole] = self.classify(values[whole])
+        codes[whole] = self.classify(values[whole].astype(np.int64))
         codes[missing] = NODATA
         return codes
 
@@ -193,6 +197,11 @@ class QualityRule:
         )
 
 
+def unsigned(values: np.ndarray) -> np.ndarray:
+    """The bits of integers or bools as numbers: a view, in which -1 of an int16 is 65535."""
+    return values.view(f"{values.dtype.byteorder}u{values.itemsize}")
+
+
 @dataclass(frozen=True, slots=True)
 class NodataRule:
     """The rule of a product without a quality band: NODATA where *all* its data bands are nodata, else CLEAR.
@@ -211,9 +220,7 @@ def lookup_table(rule: QualityRule, dtype: np.dtype) -> np.ndarray:
     """Class of every value of an 8 or 16 bit ``dtype``: uint8 (256,) or (65536,), indexed by the value's unsigned bits."""
     bits = 8 * dtype.itemsize
     words = np.arange(1 << bits, dtype=f"u{dtype.itemsize}")
-    if dtype.kind == "i" and rule.has_values and not rule.mask:
-        words = words.view(dtype)  # a value such as -9999 is meant as a number
-    table = rule.classify(words)
+    table = rule.classify(words.view(f"i{dtype.itemsize}") if dtype.kind == "i" else words)
     table.flags.writeable = False
     return table
 
