@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import geopandas
+import geopandas.testing
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,6 +170,42 @@ def test_quality_of_other_pixels_is_refused() -> None:
         ds.chips.stats(32, quality=(ds["scl"] == 0).isel(x=slice(1, None)))
     with pytest.raises(ValueError, match=r"quality= has other pixels than the array"):
         ds.chips.stats(32, quality=(ds["scl"] == 0).assign_coords(x=ds["x"] + 10))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_quality_of_other_time_steps_is_refused(lazy: bool) -> None:
+    ds = stack(times=2)
+    ds = ds.chunk(y=20) if lazy else ds
+    mask = ds["scl"] > 7
+    for other in (mask.isel(time=[1, 0]), mask.isel(time=[0]), mask.isel(time=[0, 1, 1])):
+        for make in (ds.chips.index, ds.chips.stats):
+            with pytest.raises(ValueError, match=r"quality= has other time steps than the array: . of them, the array has 2"):
+                make(32, quality=other)
+    one = ds.isel(time=1)
+    rows = one.chips.index(32, quality=mask.isel(time=[1]))  # a time step alone, with and without its dimension
+    same = one.chips.index(32, quality=mask.isel(time=1))
+    rows, same = (index.compute() if lazy else index for index in (rows, same))
+    expected = [mask[1, r.row_off : r.row_off + 32, r.col_off : r.col_off + 32].values.mean() for r in rows.itertuples()]
+    assert rows.nodata_fraction.tolist() == same.nodata_fraction.tolist() == expected
+
+
+def test_codes_that_are_no_class_are_clear() -> None:
+    ds = stack(times=1).isel(time=0)
+    codes = xr.full_like(ds["scl"], 0, dtype="int16")
+    codes[:32] = 256
+    codes[:, 32:] = -256
+    rows = ds.chips.index(32, quality=codes)
+    zero = [(codes[r.row_off : r.row_off + 32, r.col_off : r.col_off + 32] == 0).values.mean() for r in rows.itertuples()]
+    assert rows.nodata_fraction.tolist() == zero
+    with pytest.raises(TypeError, match=r"quality= must be a band's name, a rule or a DataArray .* got a ndarray"):
+        ds.chips.index(32, quality=codes.values)
+
+
+def test_an_array_without_time_steps_has_no_rows() -> None:
+    ds = stack(times=2).isel(time=[])
+    lazy = ds.chunk(y=20).chips.index(32)
+    geopandas.testing.assert_geodataframe_equal(lazy.compute(), ds.chips.index(32))
+    assert len(lazy) == 0
 
 
 def test_a_quality_band_without_a_rule_is_refused() -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from xchip import sensors
 from xchip.grid import PixelGrid, proj_code
-from xchip.quality import CLEAR, NODATA, NodataRule, QualityRule
+from xchip.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
 
 SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
 """(y, x) dimension names that are understood, in the order in which they are looked for."""
@@ -148,7 +148,7 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
                 item_id=item_id if item_id is not None else _text(here.get("item_id")) or _text(here.get("id")) or "",
                 collection=_text(here.get("collection")),
                 item_href=_text(here.get("item_href")),
-                sensor=_text(here.get("sensor")) or ds.attrs.get("sensor"),
+                sensor=_text(here.get("sensor")) or _text(ds.attrs.get("sensor")),
                 datetime=_datetime(here.get("time")),
                 boa_offset=float(here["boa_offset"]) if "boa_offset" in here else None,
             )
@@ -249,17 +249,34 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
                 f"quality= has other pixels than the array: {array.sizes['y']} x {array.sizes['x']} (y, x), the array has "
                 f"{ds.sizes['y']} x {ds.sizes['x']}, or their coordinates differ"
             )
+        _check_times(array, ds)
         if array.dtype.kind == "b":
             return xr.where(array, np.uint8(NODATA), np.uint8(CLEAR)), None
         if array.dtype.kind not in "iu":
             raise ValueError(f"quality= must be boolean (True = nodata) or hold QualityClass codes, got dtype {array.dtype}")
-        return array.astype(np.uint8), None
+        known = (array >= 0) & (array < N_CLASSES)
+        return (array if array.dtype == np.uint8 else xr.where(known, array, CLEAR).astype(np.uint8)), None
     if isinstance(quality, NodataRule):
         return _nodata_codes(ds, quality.bands), None
+    if not (quality is None or isinstance(quality, str | QualityRule)):
+        raise TypeError(f"quality= must be a band's name, a rule or a DataArray with x and y, got a {type(quality).__name__}")
     rule = quality if isinstance(quality, QualityRule) else _rule_of(ds, quality)
     if rule is None:
         return _nodata_codes(ds, tuple(str(name) for name in ds.data_vars if {"y", "x"} <= set(ds[name].dims))), None
     return _variable(ds, rule.band), rule
+
+
+def _check_times(quality: xr.DataArray, ds: xr.Dataset) -> None:
+    """Refuse quality with other time steps: it would be taken for that of other items."""
+    if "time" not in quality.dims:
+        return
+    own, others = (array["time"].values if "time" in array.coords else None for array in (quality, ds))
+    n = ds.sizes.get("time", 1)
+    if quality.sizes["time"] != n or (own is not None and others is not None and not np.array_equal(own, np.atleast_1d(others))):
+        raise ValueError(
+            f"quality= has other time steps than the array: {quality.sizes['time']} of them, the array has {n}, or their "
+            "times differ; select the same ones in the same order"
+        )
 
 
 def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:

@@ -372,9 +372,11 @@ def _lazy_array_index(parts: Sequence[tuple[ArrayScene, ChipGrid, Any]], limits:
     import dask
     import dask.dataframe as dd
 
+    meta = _meta(options_text(whole), offsets=any(scene.boa_offset is not None for scene, _, _ in parts))
+    if not parts:
+        return dd.from_pandas(meta, npartitions=1)
     make = dask.delayed(_scene_frame, pure=True)
     frames = [make(scene, grid, limits, counts) for scene, grid, counts in parts]
-    meta = _meta(options_text(whole), offsets=any(scene.boa_offset is not None for scene, _, _ in parts))
     frame = dd.from_delayed(frames, meta=meta, verify_meta=False, prefix="chip-index")
     outlines = {grid: grid.outline() for _, grid, _ in parts}
     return _with_outlines(frame, [outlines[grid] for _, grid, _ in parts])
