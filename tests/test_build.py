@@ -396,3 +396,44 @@ def test_a_file_that_can_not_say_what_is_nodata_is_named(tmp_path: Path) -> None
     item = wrapped(tmp_path / "gone.tif", **TOLD)
     with pytest.raises(xchip.ItemError, match=r"item 'gone': its quality can't be read: .*gone\.tif"):
         xchip.index_items(item, 20).compute()
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        ({"proj:shape": [60, 90]}, r"has \(60, 80\) pixels \(height, width\); the item says \(60, 90\)"),
+        ({"proj:shape": [60, 70]}, r"has \(60, 80\) pixels \(height, width\); the item says \(60, 70\)"),
+        ({"proj:shape": [80, 80]}, r"has \(60, 80\) pixels \(height, width\); the item says \(80, 80\)"),
+        ({"proj:transform": [10, 0, 500400, 0, -10, 5000000]}, r"40\.0 pixels away"),
+    ],
+)
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_file_without_a_quality_band_is_held_against_its_item(
+    tmp_path: Path, lie: dict[str, Any], words: str, bands: int
+) -> None:
+    told = {"driver": "GTiff", "height": 60, "width": 80, "dtype": "uint8", "crs": "EPSG:32633", "count": bands}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=rasterio.Affine(*GRID["proj:transform"]), **told) as file:
+        file.write(np.ones((bands, 60, 80), "uint8"))
+    item = wrapped(tmp_path / "a.tif", **{**TOLD, **lie, "raster:bands": [{"nodata": 0}] * bands})
+    with pytest.raises(xchip.ItemError, match=rf"item 'a': its quality can't be read: .*a\.tif.*{words}"):
+        xchip.index_items(item, 20).compute()
+
+
+def test_scaled_values_of_a_masked_file_are_no_nodata(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    pixels, absent = rng.integers(0, 4, (2, 60, 80)).astype("uint16"), rng.random((2, 60, 80)) < 0.4
+    assets = {}
+    for number, plane in enumerate(pixels):
+        path = tmp_path / f"{number}.tif"
+        told = {"driver": "GTiff", "height": 60, "width": 80, "dtype": "uint16", "crs": "EPSG:32633", "count": 1}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(path, "w", transform=rasterio.Affine(*GRID["proj:transform"]), **told) as file,
+        ):
+            file.write(plane, 1)
+            file.write_mask(~absent[number])
+        # 1 is 0 when it is scaled, but 0 alone is nodata.
+        assets[f"b{number}"] = {"href": str(path), **GRID, "raster:bands": [{"nodata": 0, "scale": 2, "offset": -2}]}
+    rows = xchip.index_items({**wrapped(path), "assets": assets}, 20).compute()
+    missing = ((pixels == 0) | absent).all(axis=0)
+    check_rows(rows, np.where(missing, QualityClass.NODATA, QualityClass.CLEAR).astype(np.uint8))

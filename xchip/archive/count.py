@@ -202,7 +202,9 @@ def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
     for window in _windows(scene.grid):
         missing = np.ones((window.height, window.width), bool)
         for band, reader in readers:
-            missing &= _absent(reader.read(window), band)
+            values = reader.read(window)
+            # Rescaled values are NaN where there are no data; of the others any may be the number that means that.
+            missing &= np.isnan(values) if reader.source.rescale else _absent(values, band)
             if not missing.any():
                 break
         yield window.row_off, np.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
@@ -215,7 +217,7 @@ def in_one_file(scene: Scene) -> bool:
 
 def _strips_of_file(bands: tuple[Band, ...]) -> Iterator[tuple[int, np.ndarray]]:
     masked = any(band.masked for band in bands)
-    for first, values in strips(bands[0].href, [*(band.index for band in bands), *([0] if masked else [])]):
+    for first, values in strips(bands[0], [*(band.index for band in bands), *([0] if masked else [])]):
         missing = np.ones(values.shape[1:], bool)
         for band, plane in zip(bands, values, strict=False):
             missing &= _absent(plane, band)
