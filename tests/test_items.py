@@ -397,8 +397,23 @@ def test_a_file_that_was_opened_is_believed() -> None:
     item = make_item({"a": {**tif(), "data_type": None}})
     assert understand(item, header=lambda _: header_of(moved)).grid == moved
     # the same pixels under another name of the CRS: the item's is kept
-    other = PixelGrid(pyproj.CRS(25833).to_wkt(), GRID.transform, GRID.shape)
-    assert understand(item, header=lambda _: header_of(other)).grid == GRID
+    for name in (pyproj.CRS(25833).to_wkt(), "EPSG:25833"):
+        other = PixelGrid(name, GRID.transform, GRID.shape)
+        assert understand(item, header=lambda _, other=other: header_of(other)).grid == GRID
+    # the same numbers in another zone
+    for name in (pyproj.CRS(32634).to_wkt(), "EPSG:32634"):
+        other = PixelGrid(name, GRID.transform, GRID.shape)
+        assert understand(item, header=lambda _, other=other: header_of(other)).grid == other
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_file_that_lies_beside_its_item_is_believed_too(files: int) -> None:
+    moved = PixelGrid("EPSG:32633", (10, 0, 600000, 0, -10, 5000000), (100, 200))
+    item = make_item({name: {**tif(name), "data_type": None} for name in "ab"[:files]})
+    scene = understand(item, header=lambda _: header_of(moved))
+    assert scene.grid == moved
+    assert scene.origins["grid"].startswith("the file's header")
+    assert [band.name for band in scene.bands] == [band.name for band in scene.quality] == list("ab"[:files])
 
 
 def test_gcp_only_file_is_refused(shared_data: Path) -> None:

@@ -334,13 +334,13 @@ class _Reading:
         rule, quality = self.quality(grid, named)
         bands = tuple(self.files.band(choice.part, choice.name) for choice in chosen)
         read = tuple(self.files.band(choice.part, choice.name) for choice in quality)
+        if self.grid() != grid:
+            return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
         mask = mask_band(read, names) if isinstance(rule, NodataRule) else None
         if mask is not None:
             read = (mask,)
             rule = values(mask.name, {NODATA: [0]}, source=f"the mask of the file of asset {mask.asset!r}: {rule.source}")
             self.origins["quality"] = rule.source
-        if self.grid() != grid:
-            return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
         check_ground(self.item_id, (*bands, *read), grid)
         self._note_hrefs((*bands, *read))
         boa_offset = self.files.item_offset(self.matched)

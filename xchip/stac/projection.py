@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from xchip.grid import PixelGrid, proj_code
 from xchip.stac.fields import FieldError, numbers
 
+NEAR = 1000.0
+"""Metres: datums and spellings of one CRS lie closer together, zones of UTM do not."""
 CRS_FIELDS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
 
 
@@ -149,9 +152,32 @@ def _agrees(transform: tuple[float, ...], shape: tuple[int, int], bbox: tuple[fl
 
 
 def same_grid(file: PixelGrid, published: PixelGrid) -> bool:
-    """Whether a file's own pixels are those that its item publishes (the CRS may be written in another way)."""
+    """Whether a file's own pixels are those that its item publishes.
+
+    The CRS may be written in another way, or have a datum near by, but not put the pixels elsewhere on the Earth.
+    """
+    if file.crs != published.crs and _apart(file.crs, published.crs, file.bounds) > NEAR:
+        return False
     relation = PixelGrid(published.crs, file.transform, file.shape)
     return file.shape == published.shape and published.offset_of(relation) == (0, 0)
+
+
+@lru_cache(maxsize=1024)
+def _apart(crs: str, other: str, bounds: tuple[float, float, float, float]) -> float:
+    """Metres between the places that the centre of ``bounds`` has in two CRSs; NaN where one of them has no such place."""
+    import pyproj
+
+    left, bottom, right, top = bounds
+    try:
+        places = [
+            pyproj.Transformer.from_crs(one, "EPSG:4326", always_xy=True).transform((left + right) / 2, (bottom + top) / 2)
+            for one in (crs, other)
+        ]
+    except pyproj.exceptions.ProjError:  # of another planet, or of a place that nobody knows
+        return math.nan
+    if not all(math.isfinite(angle) for place in places for angle in place):
+        return math.nan
+    return float(pyproj.Geod(ellps="WGS84").inv(*places[0], *places[1])[2])
 
 
 @lru_cache(maxsize=1024)
