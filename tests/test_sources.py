@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,18 @@ def test_files_that_hold_no_items(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="no stac-geoparquet: it has no column id and no assets"):
         list(plain_items(tmp_path / "other.parquet"))
+
+
+@pytest.mark.parametrize("name", ["items.json", "items.parquet"])
+def test_what_can_not_be_read_is_named(tmp_path: Path, name: str) -> None:
+    with socket.socket() as taken:  # a port at which nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/{name}"
+        with pytest.raises(OSError, match=rf"can't read '{url}': .*connect"):
+            list(plain_items(url))
+    (tmp_path / name).write_bytes(b"hello")
+    with pytest.raises(ValueError, match=rf"{name}' is (not JSON|no Parquet file): "):
+        list(plain_items(tmp_path / name))
 
 
 def test_pystac_objects_that_are_no_items() -> None:

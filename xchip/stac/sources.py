@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
@@ -216,7 +216,7 @@ def _from_file(path: str, how: How) -> Iterator[Found]:
         for row in _parquet_items(path, how):
             yield from _each(_from_json(row, None, path, how, folder=path), f"{_describe(row)} of {path}", how)
         return
-    with how.open_file(path) as file:
+    with _opened(path, how) as file:
         content = file.read()
     if bare.endswith(_LINES):
         for number, line in enumerate(content.splitlines(), 1):
@@ -234,6 +234,16 @@ def _from_file(path: str, how: How) -> Iterator[Found]:
         yield from _each(_from_json(entry, None, path, how, folder=path), f"{_describe(entry)} of {path}", how)
 
 
+@contextmanager
+def _opened(path: str, how: How) -> Iterator[Any]:
+    try:
+        with how.open_file(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        # fsspec says no more than the URL, also where no server answers.
+        raise FileNotFoundError(f"can't read {path!r}: {error.__cause__ or 'there is no such file'}") from error
+
+
 def _from_line(line: bytes, number: int, path: str, how: How) -> Iterator[Found]:
     try:
         entry = json.loads(line)
@@ -249,8 +259,11 @@ def _parquet_items(path: str, how: How) -> Iterator[dict[str, Any]]:
     """The rows of a stac-geoparquet file as items: nulls dropped, properties gathered, geometry from WKB."""
     import pyarrow.parquet as pq
 
-    with how.open_file(path) as file:
-        table = pq.ParquetFile(file)
+    with _opened(path, how) as file:
+        try:
+            table = pq.ParquetFile(file)
+        except ValueError as error:
+            raise ValueError(f"{path!r} is no Parquet file: {error}") from error
         absent = [name for name in ("id", "assets") if name not in table.schema_arrow.names]
         if absent:
             raise ValueError(f"{path!r} is no stac-geoparquet: it has no column {' and no '.join(absent)}")
