@@ -437,3 +437,47 @@ def test_scaled_values_of_a_masked_file_are_no_nodata(tmp_path: Path) -> None:
     rows = xchip.index_items({**wrapped(path), "assets": assets}, 20).compute()
     missing = ((pixels == 0) | absent).all(axis=0)
     check_rows(rows, np.where(missing, QualityClass.NODATA, QualityClass.CLEAR).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 2), ("float32", None), ("float32", 2)])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_mask_beside_nodata_counts_for_items_and_stacks_alike(
+    tmp_path: Path, dtype: str, nodata: float | None, bands: int
+) -> None:
+    rng = np.random.default_rng(3)
+    pixels, absent = rng.integers(1, 4, (bands, 60, 80)).astype(dtype), rng.random((60, 80)) < 0.3
+    if dtype == "float32":
+        pixels[:, 10:20, 30:60] = np.nan
+    told = {"driver": "GTiff", "height": 60, "width": 80, "dtype": dtype, "crs": "EPSG:32633", "count": bands, "nodata": nodata}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(tmp_path / "a.tif", "w", transform=rasterio.Affine(*GRID["proj:transform"]), **told) as file,
+    ):
+        file.write(pixels)
+        file.write_mask(~absent)
+    missing = absent | (np.isnan(pixels) | (pixels == nodata)).all(axis=0)
+    codes = np.where(missing, QualityClass.NODATA, QualityClass.CLEAR).astype(np.uint8)
+    item = wrapped(tmp_path / "a.tif")
+    check_rows(xchip.index_items(item, 20).compute(), codes)
+    ds = xchip.stack(item)
+    for stacked in (ds, ds.isel(time=0, y=slice(None, None, -1)), xchip.stack(item, rescale=True)):
+        check_rows(stacked.chips.index(20).compute(), codes)
+
+
+def test_a_mask_of_one_item_is_not_that_of_another(tmp_path: Path) -> None:
+    items = []
+    for number in range(2):
+        told = {"driver": "GTiff", "height": 60, "width": 80, "dtype": "float32", "crs": "EPSG:32633", "count": 1}
+        path = tmp_path / f"{number}.tif"
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(path, "w", transform=rasterio.Affine(*GRID["proj:transform"]), **told) as file,
+        ):
+            file.write(np.ones((1, 60, 80), "float32"))
+            if number:
+                file.write_mask(np.arange(60 * 80).reshape(60, 80) % 80 < 40)
+        items.append(wrapped(path))
+    rows = xchip.index_items(items, 20).compute().set_index("chip_id")
+    assert (rows.nodata_fraction == np.where((rows.item_id == "1") & (rows.col_off >= 40), 1, 0)).all()
+    stacked = xchip.stack(items).chips.index(20).compute().set_index("chip_id")
+    assert stacked.nodata_fraction.to_dict() == rows.nodata_fraction.to_dict()

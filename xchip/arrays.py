@@ -17,6 +17,9 @@ from xchip.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
 SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
 """(y, x) dimension names that are understood, in the order in which they are looked for."""
 
+MASK = "nodata_mask"
+"""Attribute of a coordinate that is the mask of files, 0 where they have no data, as `xchip.stack` leaves it."""
+
 Xarray = xr.Dataset | xr.DataArray
 
 
@@ -257,12 +260,13 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
         known = (array >= 0) & (array < N_CLASSES)
         return (array if array.dtype == np.uint8 else xr.where(known, array, CLEAR).astype(np.uint8)), None
     if isinstance(quality, NodataRule):
-        return _nodata_codes(ds, quality.bands), None
+        return _masked(_nodata_codes(ds, quality.bands), ds), None
     if not (quality is None or isinstance(quality, str | QualityRule)):
         raise TypeError(f"quality= must be a band's name, a rule or a DataArray with x and y, got a {type(quality).__name__}")
     rule = quality if isinstance(quality, QualityRule) else _rule_of(ds, quality)
     if rule is None:
-        return _nodata_codes(ds, tuple(str(name) for name in ds.data_vars if {"y", "x"} <= set(ds[name].dims))), None
+        bands = tuple(str(name) for name in ds.data_vars if {"y", "x"} <= set(ds[name].dims))
+        return _masked(_nodata_codes(ds, bands), ds), None
     return _variable(ds, rule.band), rule
 
 
@@ -343,3 +347,11 @@ def _nodata_codes(ds: xr.Dataset, bands: tuple[str, ...]) -> xr.DataArray:
         absent = absent.all(others)  # what lies along another dimension is judged together, like bands
         missing = absent if missing is None else missing & absent
     return xr.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
+
+
+def _masked(codes: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
+    """``codes`` with NODATA where a mask of the stacked files says so."""
+    for name, mask in ds.coords.items():
+        if MASK in mask.attrs:
+            codes = xr.where(mask.drop_vars(name) == 0, np.uint8(NODATA), codes)
+    return codes

@@ -210,7 +210,9 @@ def signed_scene(scene: Scene, storage: StorageOptions) -> Scene:
             hrefs[band.href] = storage.sign(band.href)
         return replace(band, href=hrefs[band.href])
 
-    return replace(scene, bands=tuple(map(with_signature, scene.bands)), quality=tuple(map(with_signature, scene.quality)))
+    mask = None if scene.mask is None else with_signature(scene.mask)
+    bands, quality = (tuple(map(with_signature, part)) for part in (scene.bands, scene.quality))
+    return replace(scene, bands=bands, quality=quality, mask=mask)
 
 
 def header_reader(storage: StorageOptions) -> Callable[[str], Header]:

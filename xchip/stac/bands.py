@@ -332,13 +332,9 @@ def check_ground(item_id: str, bands: Iterable[Band], grid: PixelGrid) -> None:
 
 
 def mask_band(bands: Sequence[Band], taken: Sequence[str]) -> Band | None:
-    """The mask of the one file that all ``bands`` are in, as a band; None where there is no such mask.
-
-    Bands that declare nodata are judged by that, band by band.
-    """
+    """The mask of the one file that all ``bands`` are in, as a band; None where there is no such mask."""
     first = bands[0]
-    alone = all(band.href == first.href and band.masked for band in bands)
-    if not alone or any(band.nodata is not None or band.dtype.startswith("float") for band in bands):
+    if not all(band.href == first.href and band.masked for band in bands):
         return None
     name = "mask" if "mask" not in taken else f"{first.asset}_mask"
     return Band(name, first.asset, first.href, first.grid, "uint8", index=0, block=first.block, opened=first.opened)

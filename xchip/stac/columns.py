@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xchip.arrays import MASK
 from xchip.grid import Alignment, PixelGrid
 from xchip.quality import QualityRule
 from xchip.stac.reader import Source, fill_value, holds
@@ -52,10 +53,11 @@ def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resamp
     ValueError
         If the items' bands have different nodata values.
     """
-    bands = [next((band for band in (*scene.bands, *scene.quality) if band.name == name), None) for scene in scenes]
+    bands = [next((band for band in _all_bands(scene) if band.name == name), None) for scene in scenes]
     present = [band for band in bands if band is not None]
     quality = any(isinstance(scene.rule, QualityRule) and scene.rule.band == name for scene in scenes)
-    method, physical = ("nearest", False) if quality else (resampling, rescale)
+    mask = all(band.index == 0 for band in present)
+    method, physical = ("nearest", False) if quality or mask else (resampling, rescale)
     dtype = np.dtype("float32") if physical else np.result_type(*(band.dtype for band in present))
     nodata = np.nan if physical else _common_nodata(name, scenes, bands)
     sources = tuple(
@@ -72,9 +74,18 @@ def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resamp
     if len({(band.scale, band.offset) for band in present}) == 1 and not physical:
         attrs["scale"], attrs["offset"] = present[0].scale, present[0].offset
     attrs |= _radiometry(present, physical=physical)
+    fill = fill_value(dtype, nodata)
+    if mask and (len(present) == len(scenes) or not quality):
+        attrs[MASK] = 1
+        # Beside nodata values, an item without a mask goes by those alone.
+        fill = fill if quality else np.uint8(255)
     if None in relations:
         attrs["resampled"] = True
-    return Column(name, sources, dtype, fill_value(dtype, nodata), method, _common_factor(relations), attrs)
+    return Column(name, sources, dtype, fill, method, _common_factor(relations), attrs)
+
+
+def _all_bands(scene: Scene) -> tuple[Band, ...]:
+    return (*scene.bands, *scene.quality, *([scene.mask] if scene.mask is not None else []))
 
 
 def _radiometry(bands: Sequence[Band], *, physical: bool) -> dict[str, Any]:
@@ -121,7 +132,8 @@ def band_names(scenes: Sequence[Scene]) -> list[str]:
 
 def mask_names(scenes: Sequence[Scene]) -> list[str]:
     """Names of the files' masks that tell the scenes' quality."""
-    return list(dict.fromkeys(band.name for scene in scenes for band in scene.quality if band.index == 0))
+    alone = [band.name for scene in scenes for band in scene.quality if band.index == 0]
+    return list(dict.fromkeys(alone + [scene.mask.name for scene in scenes if scene.mask is not None]))
 
 
 def chunk_sizes(scene: Scene, target: PixelGrid) -> Chunks:

@@ -337,10 +337,12 @@ class _Reading:
         if self.grid() != grid:
             return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
         mask = mask_band(read, names) if isinstance(rule, NodataRule) else None
-        if mask is not None:
+        # Bands that declare nodata are judged by that as well, band by band.
+        if mask is not None and all(band.nodata is None and not band.dtype.startswith(("float", "complex")) for band in read):
             read = (mask,)
             rule = values(mask.name, {NODATA: [0]}, source=f"the mask of the file of asset {mask.asset!r}: {rule.source}")
             self.origins["quality"] = rule.source
+            mask = None
         check_ground(self.item_id, (*bands, *read), grid)
         self._note_hrefs((*bands, *read))
         boa_offset = self.files.item_offset(self.matched)
@@ -358,6 +360,7 @@ class _Reading:
             quality=read,
             bbox=bbox_of(self.item.get("bbox")),
             block=next((band.block for band in (*bands, *read) if band.block and band.grid.res == grid.res), None),
+            mask=mask,
             boa_offset=boa_offset,
             origins=self.origins,
         )

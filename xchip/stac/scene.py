@@ -130,6 +130,8 @@ class Scene:
     """(west, south, east, north) as published."""
     block: tuple[int, int] | None = None
     """(height, width) of file blocks on the scene's grid, from the files or the profile."""
+    mask: Band | None = None
+    """Under a `NodataRule`, the mask of the one file that all its bands are in: it tells nodata too."""
     boa_offset: BoaOffset | None = None
     """The offset of the item's Sentinel-2 reflectances, whichever bands were asked for; None for other products."""
     origins: dict[str, str] = field(default_factory=dict, compare=False)
