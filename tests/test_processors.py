@@ -23,7 +23,7 @@ from recipe_runs import Buckets, Shelf, buckets, three_runs
 import xchip
 from xchip.archive.layout import ITEMS
 from xchip.archive.store import Store
-from xchip.processors import NAMES, find, landsat, process, sentinel_1, sentinel_2
+from xchip.processors import NAMES, find, landsat, modis, process, sentinel_1, sentinel_2
 from xchip.processors.choose import draw_years, layer_units, least_cloudy, listed_assets, quarter_dates, quarter_of
 from xchip.processors.pipeline import choose_items
 from xchip.processors.recipe import COMMON, Catalogue, Item, Option, Recipe, Unit
@@ -199,6 +199,42 @@ def test_bands_go_by_the_names_of_any_catalogue(shared_data: Path) -> None:
     expected = {"B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12", "SCL"}
     assert set(sentinel_2.assets(planetary, values(sentinel_2.RECIPE))) == expected
     assert set(sentinel_2.assets(planetary, values(sentinel_2.RECIPE, assets=("red", "scl")))) == {"B04", "SCL"}
+
+
+def test_the_band_that_tells_clouds_is_kept_whatever_bands_are_asked_for(shared_data: Path) -> None:
+    planetary = template(shared_data, "planetarycomputer__sentinel-2-l2a")
+    assert list(sentinel_2.assets(planetary, values(sentinel_2.RECIPE, assets=("red", "nir")))) == ["B04", "B08", "SCL"]
+    usgs = template(shared_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
+    assert list(landsat.assets(usgs, values(landsat.RECIPE, assets=("red",)))) == ["red", "qa_pixel"]
+    tile = template(shared_data, "planetarycomputer__modis-09A1-061")
+    state, control = "sur_refl_state_500m", "sur_refl_qc_500m"
+    warped = modis.assets(tile, values(modis.RECIPE, assets=("red",), crs="EPSG:3857"))
+    assert list(warped) == ["sur_refl_b01", state]
+    assert warped[state].nodata == 65535
+    # The second of two rules counts where the band of the first is missing.
+    stateless = {**tile, "assets": {key: asset for key, asset in tile["assets"].items() if key != state}}
+    assert list(modis.assets(stateless, values(modis.RECIPE, assets=("red",)))) == ["sur_refl_b01", control]
+
+
+def test_an_item_without_the_band_that_tells_clouds_is_refused(shared_data: Path) -> None:
+    item = template(shared_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
+    blind = {**item, "assets": {key: asset for key, asset in item["assets"].items() if not key.startswith("scl")}}
+    with pytest.raises(ValueError, match="it has no scl, which tells the clouds of sentinel-2-l2a"):
+        sentinel_2.assets(blind, values(sentinel_2.RECIPE))
+    # Level 1C has no such band at all.
+    assert list(sentinel_2.assets({**blind, "collection": "sentinel-2-l1c"}, values(sentinel_2.RECIPE, assets=("red",)))) == ["red"]
+
+
+def test_clouds_are_counted_whatever_bands_are_kept(scene_items: list[Item], tmp_path: Path) -> None:
+    clouds = []
+    for bands in (("red", "green", "nir", "scl"), ("red",)):
+        recipe = recipe_of(
+            scene_items, assets=lambda item, options, bands=bands: listed_assets(item, bands, sensor="sentinel-2-l2a")
+        )
+        process(recipe, tmp_path / str(len(bands)), 0, size=64, progress=False)
+        clouds.append(xchip.read_index(tmp_path / str(len(bands)))["cloud_fraction"].tolist())
+    assert clouds[0] == clouds[1]
+    assert max(clouds[0]) > 0
 
 
 def test_level_1_keeps_pan_and_thermal_bands(shared_data: Path) -> None:

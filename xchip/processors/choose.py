@@ -169,23 +169,35 @@ def listed_assets(item: Item, names: Iterable[str], *, sensor: str | None = None
     """The item's assets that go by ``names``, each as it is; names that it has not are passed over.
 
     A name is the asset's key, without regard to case and ending, or, with a ``sensor``, one that any catalogue calls the band by.
+    The band that tells the sensor's clouds is kept in any case: without it every chip would pass for clear.
+
+    Raises
+    ------
+    ValueError
+        If an item that is known to be of the sensor has no such band.
 
     Examples
     --------
-    >>> item = {"id": "a", "assets": {"B04": {}, "SCL": {}, "visual": {}}}
-    >>> list(listed_assets(item, ["red", "scl", "pan"], sensor="sentinel-2-l2a"))
+    >>> item = {"id": "a", "assets": {"B04": {}, "B08": {}, "SCL": {}, "visual": {}}}
+    >>> list(listed_assets(item, ["red", "pan"], sensor="sentinel-2-l2a"))
     ['B04', 'SCL']
     """
     from xchip import sensors
 
+    keys = {sensors.plain_key(key): key for key in reversed(item["assets"])}
     profile = None if sensor is None else sensors.find(sensor)
     variant = None if profile is None else profile.variant_of(sensors.identity(item))
-    keys = {sensors.plain_key(key): key for key in reversed(item["assets"])}
-    found = {}
-    for name in names:
+
+    def found(name: str) -> str | None:
         spec = None if profile is None else sensors.band_called(profile, name, variant)
         spellings = (name, *((spec.name, *spec.keys) if spec is not None else ()))
-        key = next((keys[plain] for plain in map(sensors.plain_key, spellings) if plain in keys), None)
-        if key is not None:
-            found[key] = SAME
-    return found
+        return next((keys[plain] for plain in map(sensors.plain_key, spellings) if plain in keys), None)
+
+    kept = [found(name) for name in names]
+    if profile is not None and profile.quality:
+        quality = next(filter(None, map(found, profile.quality_bands)), None)
+        known = sensors.recognise(item)
+        if quality is None and known is not None and known[0] == profile:
+            raise ValueError(f"it has no {' or '.join(profile.quality_bands)}, which tells the clouds of {profile.name}")
+        kept.append(quality)
+    return {key: SAME for key in kept if key is not None}
