@@ -222,7 +222,8 @@ def test_an_item_without_the_band_that_tells_clouds_is_refused(shared_data: Path
     with pytest.raises(ValueError, match="it has no scl, which tells the clouds of sentinel-2-l2a"):
         sentinel_2.assets(blind, values(sentinel_2.RECIPE))
     # Level 1C has no such band at all.
-    assert list(sentinel_2.assets({**blind, "collection": "sentinel-2-l1c"}, values(sentinel_2.RECIPE, assets=("red",)))) == ["red"]
+    of_level_1 = {**blind, "collection": "sentinel-2-l1c"}
+    assert list(sentinel_2.assets(of_level_1, values(sentinel_2.RECIPE, assets=("red",)))) == ["red"]
 
 
 def test_clouds_are_counted_whatever_bands_are_kept(scene_items: list[Item], tmp_path: Path) -> None:
