@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,39 @@ def test_a_neighbour_of_the_same_year_is_not_older() -> None:
     assert years(chosen([neighbour, latest, photograph("2019-01-01")])) == [2021, 2019]
 
 
+def test_a_scene_may_tell_a_stretch_of_time_or_another_zone() -> None:
+    latest, stretch, evening = photograph("2021-01-01"), photograph("2019-05-01", "b"), photograph("2018-12-31", "c")
+    stretch["properties"] |= {"datetime": None, "start_datetime": "2019-05-01T00:00:00Z", "end_datetime": "2019-06-01T00:00:00Z"}
+    assert [item["id"] for item in chosen([stretch, latest], older=5)] == [latest["id"], stretch["id"]]
+    # In UTC it is already 2021: no earlier year.
+    evening["properties"]["datetime"] = "2020-12-31T22:00:00-05:00"
+    assert [item["id"] for item in chosen([latest, evening, stretch], older=5)] == [latest["id"], stretch["id"]]
+
+
+def test_a_scene_without_its_picture_fails_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "latest.tif"
+    write_photograph(path)
+    whole, bare = photograph("2021-11-03", href=str(path)), photograph("2019-11-03")
+    del bare["assets"]["image"]
+
+    def choose(unit: Unit, catalogue: Any, rng: np.random.Generator, options: Any) -> Iterator[Item]:
+        shelf: Any = Shelf([whole, bare])
+        return naip.choose(unit, shelf, rng, options)
+
+    recipe = replace(naip.RECIPE, choose=choose)
+    report = process(recipe, tmp_path / "archive", 1, source=places(tmp_path), size=32, pixels=StorageOptions(), progress=False)
+    assert (report.done, report.failed) == (1, 1)
+    assert "has no asset image" in report.failures.iloc[0]["message"]
+
+
+def test_an_asset_goes_by_its_name_whatever_its_case_and_ending() -> None:
+    item = photograph("2021-11-03")
+    item["assets"]["IMAGE.tif"] = item["assets"].pop("image")
+    (found,) = chosen([item])
+    assert naip.assets(found, OPTIONS) == {"IMAGE.tif": SAME}
+    assert found["assets"]["IMAGE.tif"]["raster:bands"][0]["nodata"] == 0
+
+
 def test_how_many_older_ones_is_an_option() -> None:
     items = [photograph(f"{year}-07-01") for year in (2011, 2013, 2015, 2017)]
     assert years(chosen(items, older=0)) == [2017]
@@ -139,7 +173,7 @@ def test_the_one_file_is_kept_as_it_is() -> None:
     item = photograph("2021-11-03")
     assert naip.assets(item, OPTIONS) == {"image": SAME}
     assert naip.assets(item, OPTIONS | {"assets": ("red", "nir")}) == {"image": SAME}
-    with pytest.raises(ValueError, match=r"has no asset image or asset .*; it has thumbnail"):
+    with pytest.raises(ValueError, match=r"has no asset image or asset .*, only thumbnail"):
         naip.assets(item | {"assets": {"thumbnail": {}}}, OPTIONS)
 
 

@@ -312,6 +312,59 @@ def test_a_layer_in_metres_is_brought_to_degrees(tmp_path: Path) -> None:
     assert shapely.equals_exact(unit.geometry, HERE, 1e-6)
 
 
+# Each with its CRS and with the stretches of longitude that it covers, to a hundredth.
+ACROSS = {
+    "Mercator round the Pacific": ("EPSG:3832", shapely.box(3.33e6, -2e6, 3.35e6, -1.98e6), [(179.91, 180), (-180, -179.91)]),
+    "a UTM zone": ("EPSG:32601", shapely.box(300000, 7200000, 409800, 7309800), [(178.62, 180), (-180, -178.91)]),
+    "beyond 180 degrees": ("EPSG:4326", shapely.box(179, -18, 181, -17), [(179, 180), (-180, -179)]),
+    "cut already": ("EPSG:4326", shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -178, 1)]),
+                    [(179, 180), (-180, -178)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("crs", "shape", "stretches"), ACROSS.values(), ids=ACROSS)
+def test_a_place_across_the_antimeridian_is_searched_there(
+    tmp_path: Path, crs: str, shape: Any, stretches: list[tuple[float, float]]
+) -> None:
+    import geopandas
+
+    path = tmp_path / "tiles.gpkg"
+    geopandas.GeoDataFrame({"name": ["01"]}, geometry=[shape], crs=crs).to_file(path)
+    (unit,) = layer_units({"source": path, "column": "name"})
+    assert unit.geometry.is_valid
+    found = sorted((part.bounds[0], part.bounds[2]) for part in shapely.get_parts(unit.geometry))
+    assert np.allclose(found, sorted(stretches), atol=0.01)
+    # Landsat and NAIP are searched at the centre alone: of the same shape in longitudes that go on eastwards.
+    asked = Shelf([])
+    landsat_values = values(landsat.RECIPE)
+    assert not list(landsat.choose(unit, asked, np.random.default_rng(0), landsat_values))  # type: ignore[arg-type]
+    (point,) = {question["intersects"] for question in asked.questions}
+    going_on = shapely.transform(unit.geometry, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+    assert np.allclose([point.x % 360, point.y], [going_on.centroid.x, going_on.centroid.y], atol=1e-6)
+    assert -180 <= point.x <= 180
+
+
+@pytest.mark.parametrize("shape", [shapely.box(-20_000_000, -5e6, 20_000_000, 5e6), shapely.box(-8e6, 0, 19e6, 1e6)])
+def test_a_wide_place_does_not_cross_the_antimeridian(tmp_path: Path, shape: Any) -> None:
+    import geopandas
+
+    path = tmp_path / "wide.gpkg"
+    geopandas.GeoDataFrame({"name": ["wide"]}, geometry=[shape], crs="EPSG:3857").to_file(path)
+    (unit,) = layer_units({"source": path, "column": "name"})
+    west, _, east, _ = shape.bounds
+    assert np.allclose(unit.geometry.bounds[::2], [west / 20037508.34 * 180, east / 20037508.34 * 180])
+    assert unit.geometry.geom_type == "Polygon"
+
+
+def test_a_layer_that_does_not_tell_its_metres_is_refused(tmp_path: Path) -> None:
+    import geopandas
+
+    path = tmp_path / "metres.parquet"
+    geopandas.GeoDataFrame({"name": ["a"]}, geometry=[shapely.box(499980, 6397440, 609780, 6507240)]).to_parquet(path)
+    with pytest.raises(ValueError, match=r"metres\.parquet' has no CRS, and coordinates that are no degrees, such as 609780;"):
+        len(layer_units({"source": path, "column": "name"}))
+
+
 def test_layers_that_are_none_are_refused(tmp_path: Path) -> None:
     path = write_layer(tmp_path / "tiles.gpkg", [HERE], tile=["29RKH"])
     with pytest.raises(ValueError, match=r"has no column 'name', only tile; say which with column="):

@@ -1,11 +1,11 @@
-"""From a CRS to longitude and latitude: which points are on the Earth, where the poles are, and polygons cut at longitude 180."""
+"""To longitude and latitude: which points are on the Earth, where the poles are, and shapes cut at longitude 180."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,7 +173,8 @@ def cut(shape: Any) -> Any:
         middle = 360 * turn
         part = shapely.intersection(shape, shapely.box(middle - 180, -90, middle + 180, 90), grid_size=TINY)
         parts.append(shapely.transform(part, lambda points, middle=middle: _turned(points, middle)))
-    return shapely.orient_polygons(polygonal(shapely.union_all(parts)))
+    whole = shapely.union_all(parts)
+    return whole if shapely.get_dimensions(shape) < 2 else shapely.orient_polygons(polygonal(whole))
 
 
 def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
@@ -187,3 +188,64 @@ def polygonal(shape: Any) -> Any:
     parts = shapely.get_parts(shapely.get_parts(shape))
     parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(list(parts))
+
+
+def in_degrees(layer: Any) -> Any:
+    """A GeoDataFrame or GeoSeries in longitude and latitude; without a CRS it is taken to be.
+
+    What crosses the antimeridian, on the map that it comes from or by longitudes beyond 180, is cut there (RFC 7946, 3.1.9).
+    """
+    import geopandas
+    import shapely
+
+    crs = layer.crs
+    degrees = layer if crs is None or crs.to_epsg() == 4326 else layer.to_crs("EPSG:4326")
+    shapes = degrees.geometry.to_numpy().copy()
+    if crs is not None and not crs.is_geographic:
+        west, _, east, _ = shapely.bounds(shapes).T
+        torn = np.flatnonzero(east - west > 180)  # or as wide as that
+        left, bottom, right, top = shapely.bounds(layer.geometry.to_numpy()[torn]).T
+        middles = geopandas.GeoSeries(shapely.points((left + right) / 2, (bottom + top) / 2), crs=crs).to_crs("EPSG:4326")
+        for number, middle in zip(torn, middles.x, strict=True):
+            shapes[number] = shapely.transform(shapes[number], partial(_around, middle))
+    west, _, east, _ = shapely.bounds(shapes).T
+    beyond = np.flatnonzero(((west < -180 - TINY) | (east > 180 + TINY)) & np.isfinite(east - west))
+    if not len(beyond):
+        return degrees
+    for number in beyond:
+        shapes[number] = cut(shapes[number])
+    series = geopandas.GeoSeries(shapes, index=degrees.index, crs=degrees.crs)
+    return degrees.set_geometry(series) if isinstance(degrees, geopandas.GeoDataFrame) else series
+
+
+def _around(middle: float, points: np.ndarray) -> np.ndarray:
+    """Longitudes within half a turn of a middle."""
+    return np.column_stack([points[:, 0] - 360 * np.round((points[:, 0] - middle) / 360), points[:, 1]])
+
+
+def centre_of(shape: Any) -> Any:
+    """The centroid of a shape in longitude and latitude, also of one that is cut at the antimeridian.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> centre_of(shapely.MultiPolygon([shapely.box(178, 0, 180, 1), shapely.box(-180, 0, -179, 1)])).wkt
+    'POINT (179.5 0.5)'
+    """
+    import shapely
+
+    west, _, east, _ = shape.bounds
+    if east - west <= 180:
+        return shape.centroid
+    other = shapely.GeometryCollection([_moved(part, 360) if part.bounds[2] <= 0 else part for part in shapely.get_parts(shape)])
+    left, _, right, _ = other.bounds
+    if right - left >= east - west:
+        return shape.centroid
+    centre = other.centroid
+    return _moved(centre, -360) if centre.x > 180 else centre
+
+
+def _moved(shape: Any, degrees: float) -> Any:
+    import shapely
+
+    return shapely.transform(shape, lambda points: points + np.array([degrees, 0]))

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from xchip.lonlat import in_degrees
 from xchip.processors.recipe import SAME, Catalogue, Item, Option, Options, Staging, Unit
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import numpy as np
 
 YEARS = (2018, 2019, 2020, 2021, 2022, 2023)
@@ -37,7 +40,7 @@ def layer_units(options: Options) -> Sequence[Unit]:
     OSError
         If the layer can't be opened.
     ValueError
-        If it has no geometries, or no such column.
+        If it has no geometries, no such column, or neither a CRS nor degrees.
     """
     return LayerUnits(str(options["source"]), options.get("column"))
 
@@ -67,7 +70,7 @@ class LayerUnits(Sequence[Unit]):
 
 
 def read_layer(source: str, column: str | None) -> Any:
-    """The layer as GeoDataFrame in longitude and latitude; without a CRS it is taken to be in them."""
+    """The layer as GeoDataFrame in longitude and latitude, cut at the antimeridian; without a CRS it is taken to be in them."""
     import geopandas
 
     try:
@@ -80,7 +83,13 @@ def read_layer(source: str, column: str | None) -> Any:
     if column is not None and column not in frame.columns:
         others = ", ".join(str(name) for name in frame.columns if name != frame.geometry.name)
         raise ValueError(f"the layer {source!r} has no column {column!r}, only {others or 'geometries'}; say which with column=")
-    return frame if frame.crs is None else frame.to_crs(LONLAT)
+    if frame.crs is None:
+        west, south, east, north = frame.total_bounds
+        if max(-west, east) > 360 or max(-south, north) > 90:
+            raise ValueError(
+                f"the layer {source!r} has no CRS, and coordinates that are no degrees, such as {east:g}; give it one"
+            )
+    return in_degrees(frame)
 
 
 # -- time ---------------------------------------------------------------------------------------------------------------
@@ -111,14 +120,20 @@ def quarter_dates(year: int, quarter: int) -> str:
     return f"{year}-{3 * quarter - 2:02d}/{year}-{3 * quarter:02d}"
 
 
-def quarter_of(item: Item) -> tuple[int, int]:
-    """(year, quarter) of an item's datetime, UTC; of the start of its time where it has no datetime."""
+def moment_of(item: Item) -> datetime:
+    """An item's datetime, UTC; the start of its time where it has no datetime."""
     from xchip.stac.fields import moment
 
     properties = item["properties"]
     at = moment(properties.get("datetime") or properties.get("start_datetime"), "datetime")
     if at is None:
         raise ValueError(f"item {item.get('id')!r} has neither datetime nor start_datetime")
+    return at
+
+
+def quarter_of(item: Item) -> tuple[int, int]:
+    """(year, quarter) of an item."""
+    at = moment_of(item)
     return at.year, (at.month + 2) // 3
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from xchip.archive.storage import StorageOptions
+from xchip.lonlat import centre_of
 from xchip.processors.choose import (
     COLUMN,
     YEARS_OPTION,
@@ -38,7 +39,7 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
             options["max_cloud_cover"],
             query={"platform": {"in": list(options["platforms"])}},
             collections=collection,
-            intersects=unit.geometry.centroid,
+            intersects=centre_of(unit.geometry),
         )
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from xchip.archive.signing import PLANETARY_COMPUTER
 from xchip.archive.storage import StorageOptions
-from xchip.processors.choose import layer_units, listed_assets, source_option
+from xchip.lonlat import centre_of
+from xchip.processors.choose import layer_units, listed_assets, moment_of, source_option
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
 from xchip.sensors import find
 
@@ -26,7 +27,7 @@ FILL = 0
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
     """The latest scene at a place, and one of an earlier year at random, if there is any."""
-    found = catalogue.search(collections=COLLECTION, intersects=unit.geometry.centroid)
+    found = catalogue.search(collections=COLLECTION, intersects=centre_of(unit.geometry))
     for item in latest_and_older(found, rng, options["older"]):
         yield with_fill(item)
 
@@ -47,22 +48,20 @@ def latest_and_older(items: Iterable[Item], rng: np.random.Generator, older: int
     """
     if older < 0:
         raise ValueError(f"older is a number of scenes, 0 or more, got {older}")
-    ordered = sorted(items, key=lambda item: (item["properties"]["datetime"], item["id"]))
+    ordered = sorted(items, key=lambda item: (moment_of(item), item["id"]))
     if not ordered:
         return []
     latest = ordered[-1]
-    earlier = [item for item in ordered if _year(item) < _year(latest)]
+    earlier = [item for item in ordered if moment_of(item).year < moment_of(latest).year]
     picked = rng.choice(len(earlier), size=min(older, len(earlier)), replace=False) if earlier else ()
     return [latest, *(earlier[number] for number in sorted(int(number) for number in picked))]
 
 
-def _year(item: Item) -> str:
-    return str(item["properties"]["datetime"])[:4]
-
-
 def with_fill(item: Item) -> Item:
-    """The item, saying what its files don't: pixels that are 0 in all four bands are no data."""
+    """The item, saying what its files don't: pixels that are 0 in all four bands are no data. One without a picture stays."""
     key = _image(item)
+    if key is None:
+        return item
     asset = dict(item["assets"][key])
     if asset.get("bands"):  # STAC 1.1
         asset["bands"] = [{**band, "nodata": FILL} for band in asset["bands"]]
@@ -72,18 +71,17 @@ def with_fill(item: Item) -> Item:
     return {**item, "assets": {**item["assets"], key: asset}}
 
 
-def _image(item: Item) -> str:
-    """Key of the asset with the four bands, which catalogues call by several names."""
-    keys = find(SENSOR).band("red").keys
-    for key in keys:
-        if key in item["assets"]:
-            return key
-    raise ValueError(f"item {item['id']!r} has no asset {' or '.join(keys)}; it has {', '.join(item['assets'])}")
+def _image(item: Item) -> str | None:
+    """Key of the asset with the four bands, which catalogues call by several names; None where there is none."""
+    return next(iter(listed_assets(item, ("red",), sensor=SENSOR)), None)
 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     """The one file with the four bands, as it is."""
-    return listed_assets(item, options["assets"] or (_image(item),), sensor=SENSOR)
+    found = listed_assets(item, options["assets"] or ("red",), sensor=SENSOR)
+    if not found:
+        raise ValueError(f"it has no asset {' or '.join(find(SENSOR).band('red').keys)}, only {', '.join(item['assets'])}")
+    return found
 
 
 RECIPE = Recipe(

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xchip.lonlat import in_degrees
 from xchip.processors.choose import LONLAT, read_layer
 from xchip.stac.conditions import box_shape, checked_bbox
 
@@ -125,7 +126,7 @@ def _opened(layer: Layer) -> tuple[geopandas.GeoDataFrame, str]:
     import geopandas
 
     if isinstance(layer, geopandas.GeoDataFrame):
-        frame, name = layer.set_crs(LONLAT) if layer.crs is None else layer.to_crs(LONLAT), str(layer.attrs.get("name", "layer"))
+        frame, name = in_degrees(layer), str(layer.attrs.get("name", "layer"))
     else:
         source = os.fspath(layer)
         frame, name = read_layer(source, None), posixpath.basename(source).partition(".")[0]

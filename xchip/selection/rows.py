@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.archive.read import open_index, rows_of
+from xchip.lonlat import in_degrees
 from xchip.selection.sphere import mixed
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def shapes_of(frame: geopandas.GeoDataFrame) -> np.ndarray:
 def lonlat(layer: Any) -> Any:
     """A layer in longitude and latitude; one without a CRS is taken to be."""
     crs = getattr(layer, "crs", None)
-    return layer if crs is None or crs.to_epsg() == 4326 else layer.to_crs("EPSG:4326")
+    return layer if crs is None or crs.to_epsg() == 4326 else in_degrees(layer)
 
 
 def layer_shapes(layer: Any, name: str) -> np.ndarray:
