@@ -166,9 +166,7 @@ class Recipe:
 
 COMMON: tuple[Option, ...] = (
     Option("api", "text", "STAC API to search."),
-    Option(
-        "assets", "names", "Bands to keep, by their names in the catalogue, besides what tells clouds.  [default: the recipe's]"
-    ),
+    Option("assets", "names", "Bands to keep, as the catalogue names them; what tells clouds stays. Default: the recipe's."),
     Option("size", "pixels", "Pixels of a chip: 256, or HEIGHTxWIDTH.", 256),
     Option("max_nodata", "fraction", "Keep chips with at most this fraction of nodata.", 0.5),
     Option("max_cloud_fraction", "fraction", "Keep chips with at most this fraction of cloud."),
