@@ -248,6 +248,8 @@ class Moody:
         self.pages = pages
         self.landing = {"type": "Catalog", "links": [{"rel": "search", "href": "search"}]} if landing is None else landing
         self.loops = False
+        self.empty: set[int] = set()
+        """Numbers of pages that have no items."""
 
     def page(self, token: int, method: str) -> dict[str, Any]:
         following = {"rel": "next", "href": f"{self.url}/search", "method": method}
@@ -256,7 +258,11 @@ class Moody:
         else:
             following["href"] += f"?token={token + 1}"
         last = token + 1 >= self.pages and not self.loops
-        return {"type": "FeatureCollection", "features": [make_item(token)], "links": [] if last else [following]}
+        return {
+            "type": "FeatureCollection",
+            "features": [] if token in self.empty else [make_item(token)],
+            "links": [] if last else [following],
+        }
 
     def __enter__(self) -> Moody:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -354,6 +360,20 @@ def test_a_server_that_goes_round_in_circles() -> None:
         api.loops = True
         with pytest.raises(OSError, match="gives the same page again"):
             ids(api.url)
+
+
+@pytest.mark.parametrize("empty", [{0}, {1, 2, 3}, {5}, set(range(6))])
+def test_a_page_without_items_is_not_the_end(empty: set[int]) -> None:
+    with Moody(pages=6) as api:
+        api.empty = empty
+        assert ids(api.url) == [number for number in range(6) if number not in empty]
+
+
+def test_a_server_that_links_to_empty_pages_for_ever() -> None:
+    with Moody(pages=1_000_000) as api:
+        api.empty = set(range(2, 1_000_000))
+        assert ids(api.url) == [0, 1]
+        assert len(api.asked) == 1 + 2 + patience.EMPTY_PAGES
 
 
 def test_what_is_no_api() -> None:

@@ -21,6 +21,8 @@ FIRST_ATTEMPTS = 2
 """How often to connect for the first time: an address may be mistyped."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the second attempt, each wait being twice the one before; and at most, also when the server asks for more."""
+EMPTY_PAGES = 10
+"""Pages without items, one after another, after which a search has ended: some servers link to a next page for ever."""
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another attempt may cure."""
 
@@ -120,17 +122,20 @@ class Server:
         body = ItemSearch(self._search, method=method, stac_io=self._io, **parameters).get_parameters()
         page = self._ask(self._search, method, body)
         before: list[Any] = []
+        empty = 0
         while True:
             features = mapping(page).get("features")
             if not isinstance(features, list):
                 raise ValueError(f"the API {self.url} answers a search with no FeatureCollection: {_short(json.dumps(page))}")
-            if not features:
-                return  # some servers link to a next page for ever
-            ids = [(item.get("collection"), item.get("id")) for item in objects(features)]
-            if ids == before:
-                raise OSError(f"the API {self.url} gives the same page again instead of the next; try another limit")
-            before = ids
-            yield page
+            empty = 0 if features else empty + 1
+            if empty == EMPTY_PAGES:
+                return
+            if features:
+                ids = [(item.get("collection"), item.get("id")) for item in objects(features)]
+                if ids == before:
+                    raise OSError(f"the API {self.url} gives the same page again instead of the next; try another limit")
+                before = ids
+                yield page
             following = next((link for link in objects(page.get("links")) if link.get("rel") == "next"), None)
             if following is None:
                 return
