@@ -50,7 +50,7 @@ def test_status_of_a_whole_archive(archive: Path, items: list[dict[str, Any]]) -
     assert lines[3] == "dates 2024-01-01 to 2024-01-01"
     assert f"in {items[0]['collection']}: 4 items, 24 chips" in lines
     assert "in other: 2 items, 12 chips" in lines
-    assert any(line.startswith("made with ") and "size=[64, 64]" in line for line in lines)
+    assert any(line.startswith("made with ") and "size=64 x 64, stride=64 x 64" in line for line in lines)
 
 
 def test_status_tells_what_failed_and_why(items: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _status_lines(found: Any, failures: bool) -> list[str]:
     for name, (parts, rows) in found.collections.items():
         lines.append(f"  in {name or 'no collection'}: {parts:,} items, {rows:,} chips")
     if found.parameters is not None:
-        made = ", ".join(f"{name}={value}" for name, value in found.parameters.items() if value is not None)
+        made = ", ".join(f"{name}={_shown(value)}" for name, value in found.parameters.items() if value is not None)
         lines.append(f"  made with {made}")
     for error, count in found.errors.items():
         rows = found.failures[found.failures["error"] == error]
@@ -125,6 +125,11 @@ def _status_lines(found: Any, failures: bool) -> list[str]:
     if found.failed and not failures:
         lines.append("  --failures lists them all; the same `xchip index` as before tries them again")
     return lines
+
+
+def _shown(value: Any) -> str:
+    """A parameter; (height, width) as ``256 x 256``."""
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @click.command()
