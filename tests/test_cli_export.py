@@ -154,7 +154,7 @@ def test_a_terminated_export_says_how_to_go_on(tmp_path: Path) -> None:
     job.send_signal(signal.SIGTERM)
     _, stderr = job.communicate(timeout=60)
     assert job.returncode == 130, stderr
-    assert f"Interrupted. What is written stays in {out}" in stderr
+    assert f"Interrupted. What is done is kept in {out}" in stderr
     there = len(list(out.rglob("cube_*.npz")))
     assert 0 < there < 400
     assert f"{400 - there} chips in {400 - there} files, {there} skipped" in run(*arguments).stdout

@@ -129,10 +129,26 @@ def test_names_are_separated_by_commas() -> None:
 
 def test_what_excludes_each_other_is_misuse(layer: Path) -> None:
     source = ("--source", layer)
-    misused(run("sentinel-2", *source, "-i", 0, "--part", "0/2", "-o", "x"), "--index and --part or --array exclude each other")
+    misused(run("sentinel-2", *source, "-i", 0, "--part", "0/2", "-o", "x"), "--part and --index exclude each other")
     misused(run("sentinel-2", *source, "--part", "0/2", "--array", "-o", "x"), "--part and --array exclude each other")
     misused(run("sentinel-2", *source, "-i", 0, "-o", "x", "--bucket", "b"), "--output and --bucket exclude each other")
     misused(run("sentinel-2", *source, "-i", 0, "-o", "x", "--threads", 1, "--workers", 1), "exclude each other")
+
+
+@pytest.mark.server
+def test_the_command_line_goes_before_the_environment(api: str, layer: Path) -> None:
+    def listed(*more: object, **env: str) -> set[int]:
+        result = sentinel_2(
+            api, layer, "--dry-run", *more, env={f"XCHIP_SENTINEL_2_{name}": value for name, value in env.items()}
+        )
+        assert result.exit_code == 0, result.output
+        return {int(line.split()[1].rpartition("-")[2]) for line in result.output.splitlines() if line.startswith("sentinel-2")}
+
+    assert listed("-i", 1, PART="0/3") == LEAST[1]
+    assert listed("--part", "0/3", INDEX="1") == LEAST[0]
+    assert listed("--part", "1/3", ARRAY="1") == LEAST[1]
+    assert listed(PART="1/3", INDEX="0") == LEAST[1]
+    assert listed(INDEX="0") == LEAST[0]
 
 
 # -- what is done -------------------------------------------------------------------------------------------------------

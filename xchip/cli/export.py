@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xchip.cli.index import access_options, limit_options
-from xchip.cli.options import INTERRUPTED, PROBLEMS, chained, storage_of
+from xchip.cli.options import PLACE, archive_of, chained, storage_of
 from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
-from xchip.cli.running import cluster_of, handling, one_crew, share_of, share_options, take, worker_options
+from xchip.cli.running import conclude, one_crew, share_of, share_options, stoppable, take, worker_options
 from xchip.cli.settings import ARRAY_INDEX, also_from, missing, place_of, strongest
 from xchip.cli.settings import names_of as variables_of
 
@@ -91,10 +91,9 @@ def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str
         raise missing("INDEX", "Archive or index of the chips.", *variables_of(ctx, "index"), given="s3://bucket/archive")
     output = place_of(ctx, options, "output", "chip_bucket", "Folder or URL for the cubes.")
     job = _job(ctx, options)
-    where = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
     chosen = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(
-        index, box_of(options["bbox"]), chosen or None, storage=storage_of(**where), items_root=items_root_of(options)
+        index, box_of(options["bbox"]), chosen or None, storage=archive_of(options), items_root=items_root_of(options)
     )
     told_items(ctx, rows)
     options |= {"output": output, "bbox": None, "filters": (), "job": job}
@@ -152,42 +151,31 @@ def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, 
     options = one_crew(ctx, options)
     job = options.get("job")
     output = options["output"]
-    places = ("endpoint", "region", "profile")
-    archive = {name: options[f"archive_{name}"] or options[name] for name in places}
-    target = {name: options[f"output_{name}"] or archive[name] for name in places}
-    try:
-        # Schedulers of jobs send SIGTERM and wait a little: time enough to stop between two files, as after Ctrl-C.
-        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
-            report = export_chips(
-                index,
-                output,
-                kind,
-                assets=names_of(options["assets"]),
-                bbox=box_of(options["bbox"]),
-                filters=filters_of(options["filters"]),
-                shuffle=shuffle,
-                part=(0, 1) if job else share_of(options) or (0, 1),
-                job=job,
-                storage=storage_of(**archive),
-                pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
-                target=storage_of(**target),
-                client=client,
-                workers=options["threads"],
-                progress=sys.stderr,
-                **take(
-                    options, "sensor seed buffer pad attempts retry_failed max_nodata max_cloud max_shadow max_snow max_water"
-                ),
-                **take(options, "max_defective min_clear"),
-            )
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted. What is written stays in {output}: the same command goes on from there.", err=True)
-        ctx.exit(INTERRUPTED)
-    click.echo(str(report))
+    archive = archive_of(options)
+    target = replace(archive, **{name: value for name in PLACE if (value := options[f"output_{name}"])})
+    with stoppable(ctx, options, output) as client:
+        report = export_chips(
+            index,
+            output,
+            kind,
+            assets=names_of(options["assets"]),
+            bbox=box_of(options["bbox"]),
+            filters=filters_of(options["filters"]),
+            shuffle=shuffle,
+            part=(0, 1) if job else share_of(ctx, options) or (0, 1),
+            job=job,
+            storage=archive,
+            pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
+            target=target,
+            client=client,
+            workers=options["threads"],
+            progress=sys.stderr,
+            **take(options, "sensor seed buffer pad attempts retry_failed max_nodata max_cloud max_shadow max_snow max_water"),
+            **take(options, "max_defective min_clear"),
+        )
     if report.jobs is not None and job is not None:
         _tell_jobs(report.jobs, *job)
-    if report.failed:
-        click.echo(f"All chips that failed are listed in {output}/failed; the same command tries them again.", err=True)
-        ctx.exit(PROBLEMS)
+    conclude(ctx, report, f"All chips that failed are listed in {output}/failed; the same command tries them again.")
 
 
 def _tell_jobs(jobs: int, number: int, cubes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import nullcontext
 from itertools import chain, islice
@@ -12,8 +11,8 @@ import click
 
 import xchip
 from xchip.cli.items import Source
-from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, chained, storage_of
-from xchip.cli.running import cluster_of, handling, one_crew, share_of, share_options, take, worker_options
+from xchip.cli.options import FRACTION, Pixels, archive_of, chained, storage_of
+from xchip.cli.running import cluster_of, conclude, one_crew, share_of, share_options, stoppable, take, worker_options
 
 grid_options = chained(
     click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
@@ -96,7 +95,7 @@ def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
     ITEM is the path or URL of an item, an ItemCollection, newline delimited JSON, or a stac-geoparquet file. Items that are
     done are skipped, so to run again is to go on. With -o FILE.parquet all goes into one file, at once or not at all.
     """
-    source = _source(options)
+    source = _source(ctx, options)
     recipe = take(options, "size stride edge anchor sensor quality max_nodata max_cloud max_shadow max_snow max_water")
     recipe |= take(options, "max_defective min_clear")
     if options["dry_run"]:
@@ -111,7 +110,7 @@ def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
         _build(ctx, source, output, recipe, options)
 
 
-def _source(options: dict[str, Any]) -> Source:
+def _source(ctx: click.Context, options: dict[str, Any]) -> Source:
     search = take(options, "collections bbox intersects datetime query sortby max_items limit")
     given = [name for name, value in search.items() if value]
     if given and options["api"] is None:
@@ -123,7 +122,7 @@ def _source(options: dict[str, Any]) -> Source:
         with open(options["intersects"], encoding="utf-8") as file:
             search["intersects"] = file.read()
     question = {name: value for name, value in search.items() if value}
-    return Source(options["items"], options["lists"], options["api"], question, share_of(options))
+    return Source(options["items"], options["lists"], options["api"], question, share_of(ctx, options))
 
 
 def _explain(source: Source, recipe: dict[str, Any], options: dict[str, Any]) -> None:
@@ -183,8 +182,7 @@ def _refuse_archive(output: str, storage: Any) -> None:
 def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
     from xchip.archive.run import build_index
 
-    place = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
-    storage = storage_of(**place)
+    storage = archive_of(options)
     pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
     if not options["resume"]:
         _refuse_archive(output, storage)
@@ -195,26 +193,18 @@ def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, An
             click.echo("no item falls into part {} of {}: there is nothing to do".format(*source.part))
             return
         items = chain(first, items)
-    try:
-        # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
-        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
-            report = build_index(
-                items,
-                output,
-                recipe.pop("size"),
-                **recipe,
-                storage=storage,
-                pixels=pixels,
-                client=client,
-                workers=options["threads"],
-                attempts=options["attempts"],
-                retry_failed=options["retry_failed"],
-                progress=sys.stderr,
-            )
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
-        ctx.exit(INTERRUPTED)
-    click.echo(str(report))
-    if report.failed:
-        click.echo(f"To see all that failed: xchip status {output} --failures", err=True)
-        ctx.exit(PROBLEMS)
+    with stoppable(ctx, options, output) as client:
+        report = build_index(
+            items,
+            output,
+            recipe.pop("size"),
+            **recipe,
+            storage=storage,
+            pixels=pixels,
+            client=client,
+            workers=options["threads"],
+            attempts=options["attempts"],
+            retry_failed=options["retry_failed"],
+            progress=sys.stderr,
+        )
+    conclude(ctx, report, f"To see all that failed: xchip status {output} --failures")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ERROR, PROBLEMS, INTERRUPTED = 1, 3, 130
 """Exit status: nothing could be done; it was done, but not for all items; the user stopped it."""
 
+PLACE = ("endpoint", "region", "profile")
+"""Options that say where a bucket is."""
+
 FRACTION = click.FloatRange(0, 1)
 
 _CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "pystac_client", "requests", "urllib3"}
@@ -144,6 +147,11 @@ def storage_of(
     from xchip.archive.storage import StorageOptions
 
     return StorageOptions(endpoint=endpoint, region=region, profile=profile, unsigned=unsigned, **more)
+
+
+def archive_of(options: dict[str, Any]) -> StorageOptions:
+    """How the archive is reached, of a command whose items' files may be elsewhere."""
+    return storage_of(**{name: options[f"archive_{name}"] or options[name] for name in PLACE})
 
 
 def say_progress(what: str, count: int, of: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xchip.cli.options import FRACTION, INTERRUPTED, PROBLEMS, Pixels, chained, storage_of
-from xchip.cli.running import cluster_of, handling, one_crew, share_of, share_options, worker_options
-from xchip.cli.settings import ARRAY_INDEX, from_command_line, missing, place_of, variables
+from xchip.cli.options import FRACTION, Pixels, archive_of, chained, storage_of
+from xchip.cli.running import conclude, one_crew, share_of, share_options, stoppable, worker_options
+from xchip.cli.settings import ARRAY_INDEX, missing, place_of, strongest, variables
 
 if TYPE_CHECKING:
     from xchip.archive.storage import StorageOptions
@@ -154,33 +153,24 @@ def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
     output = place_of(ctx, options, "output", "bucket", "Folder or URL of the archive.")
     from xchip.processors.pipeline import process
 
-    place = {name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")}
-    try:
-        # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
-        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
-            report = process(
-                recipe,
-                output,
-                units,
-                storage=storage_of(**place),
-                pixels=pixels,
-                client=client,
-                workers=options["threads"],
-                attempts=options["attempts"],
-                retry_failed=options["retry_failed"],
-                progress=sys.stderr,
-                **given,
-            )
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
-        ctx.exit(INTERRUPTED)
+    with stoppable(ctx, options, output) as client:
+        report = process(
+            recipe,
+            output,
+            units,
+            storage=archive_of(options),
+            pixels=pixels,
+            client=client,
+            workers=options["threads"],
+            attempts=options["attempts"],
+            retry_failed=options["retry_failed"],
+            progress=sys.stderr,
+            **given,
+        )
     if not (report.done or report.skipped or report.failed):
         click.echo(f"Nothing was found for {_called(units)}: there is nothing to do.")
         return
-    click.echo(str(report))
-    if report.failed:
-        click.echo(f"To see all that failed: xchip status {output} --failures", err=True)
-        ctx.exit(PROBLEMS)
+    conclude(ctx, report, f"To see all that failed: xchip status {output} --failures")
 
 
 def _list(recipe: Recipe, units: Any, given: dict[str, Any], pixels: StorageOptions) -> None:
@@ -205,10 +195,7 @@ def _called(units: Any) -> str:
 
 def _units(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> Any:
     """Which units: an array job gives its index to all programs, so a part that was asked for goes before it."""
-    share = share_of(options)
-    if share is not None:
-        if from_command_line(ctx, "index"):
-            raise click.UsageError("--index and --part or --array exclude each other.")
+    if strongest(ctx, "part", "array", "index") != "index" and (share := share_of(ctx, options)) is not None:
         return slice(share[0], None, share[1])
     if options["index"] is None:
         what = "The unit to do, counted from 0; or --part 0/100 for a share of all."

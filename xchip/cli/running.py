@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import Share, chained
+from xchip.cli.options import INTERRUPTED, PROBLEMS, Share, chained
 from xchip.cli.settings import strongest
 
 share_options = chained(
@@ -34,12 +34,10 @@ def take(options: dict[str, Any], names: str) -> dict[str, Any]:
     return {name: options[name] for name in names.split()}
 
 
-def share_of(options: dict[str, Any]) -> tuple[int, int] | None:
-    """(i, n): which part of the work to do; None: all of it."""
-    if not options["array"]:
+def share_of(ctx: click.Context, options: dict[str, Any]) -> tuple[int, int] | None:
+    """(i, n): which part of the work to do, by what the strongest place says; None: all of it."""
+    if strongest(ctx, "part", "array") != "array":
         return options["part"]
-    if options["part"] is not None:
-        raise click.UsageError("--part and --array exclude each other.")
     names = ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE")
     values = [os.environ.get(name) for name in names]
     missing = [name for name, value in zip(names, values, strict=True) if not value]
@@ -74,6 +72,26 @@ def cluster_of(options: dict[str, Any]) -> Iterator[Any]:
             yield client
     else:
         yield None
+
+
+@contextmanager
+def stoppable(ctx: click.Context, options: dict[str, Any], output: str) -> Iterator[Any]:
+    """`cluster_of`, for work that can be stopped and gone on with: what is done is in ``output``."""
+    try:
+        # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
+        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
+            yield client
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
+        ctx.exit(INTERRUPTED)
+
+
+def conclude(ctx: click.Context, report: Any, where: str) -> None:
+    """Say what was done; if some failed, also ``where`` they are listed, and end with the status of that."""
+    click.echo(str(report))
+    if report.failed:
+        click.echo(where, err=True)
+        ctx.exit(PROBLEMS)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import say_progress, storage_of
+from xchip.cli.options import archive_of, say_progress, storage_of
 from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
 from xchip.cli.running import cluster_of, one_crew, take
 from xchip.cli.settings import also_from, from_command_line, missing, strongest, url_of_bucket
@@ -76,7 +76,7 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
     if source is None:
         places = (name for one in ("index", "cubes", "chip_bucket") for name in variables_of(ctx, one))
         raise missing("INDEX", "Archive or index of the chips; or --cubes.", *places, given="s3://bucket/archive")
-    archive = storage_of(**{name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")})
+    archive = archive_of(options)
     options = one_crew(ctx, options)
     if source == "index":
         found = _of_index(ctx, str(index), archive, options)
