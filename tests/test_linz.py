@@ -246,8 +246,6 @@ def test_the_picture_is_brought_to_one_resolution_in_three_bands() -> None:
     item = scene("AZ30_10000_0101", "01GSEBA9")
     wanted = Staging(resolution=0.3, resampling="bilinear", bands=(1, 2, 3))
     assert linz.assets(item, OPTIONS) == {"visual": wanted}
-    with pytest.raises(ValueError, match="metres above 0, got 0"):
-        linz.assets(item, OPTIONS | {"resolution": 0})
 
 
 def test_real_items_are_of_this_form(shared_data: Path, tmp_path: Path) -> None:

@@ -182,11 +182,18 @@ def test_scenes_that_nobody_counted_the_clouds_of_are_not_the_least_cloudy() -> 
         ("sentinel-2", {"number_of_years": 7}, "can't draw 7 different years from 2018, 2019"),
         ("landsat", {"years": (2020,)}, "can't draw 2 different years from 2020"),
         ("sentinel-1", {"scenes": 0}, "scenes is a number of scenes, 1 or more, got 0"),
+        ("linz", {"resolution": 0}, "resolution is a number of metres above 0, got 0"),
+        ("modis", {"crs": "EPSG:99999"}, "crs is native or a CRS such as EPSG:3857, got 'EPSG:99999'"),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chosen(find(name), Shelf([]), **options)
+
+
+def test_a_seed_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="seed is a whole number, 0 or more, got -1"):
+        next(choose_items("linz", 0, seed=-1))
 
 
 # -- bands --------------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_numbers_are_lists_and_ranges(text: str, expected: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("text", ["", "a", "3-", "-3", "5-3", "1,,2", "1.5"])
 def test_what_holds_no_numbers_is_misuse(text: str) -> None:
-    misused(run("linz", "--index", text), "holds no numbers, such as 2018, 2018-2023 or 3,7,11")
+    misused(run("linz", "--index", text), "is no list of numbers from 0 on, such as 7, 0-9 or 3,7,11")
 
 
 def test_names_are_separated_by_commas() -> None:

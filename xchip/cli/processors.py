@@ -32,7 +32,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         for span in value.split(","):
             first, dash, last = (part.strip() for part in span.partition("-"))
             if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
-                self.fail(f"{value!r} holds no numbers, such as 2018, 2018-2023 or 3,7,11", param, ctx)
+                self.fail(f"{value!r} is no list of numbers from 0 on, such as 7, 0-9 or 3,7,11", param, ctx)
             numbers += range(int(first), int(last or first) + 1)
         return tuple(numbers)
 

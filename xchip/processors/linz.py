@@ -120,6 +120,8 @@ def units(options: Options) -> Sequence[Unit]:
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
     """Scenes of a survey at random, without repetition."""
+    if options["resolution"] <= 0:
+        raise ValueError(f"resolution is a number of metres above 0, got {options['resolution']}")
     collection = resolve(f"./{unit.name}/collection.json", options["catalogue"])
     hrefs = _links(collection, _read_json(collection, catalogue.pixels), "item")
     chosen = some_of(hrefs, rng, options["share"], options["min_scenes"], options["max_scenes"])
@@ -150,8 +152,6 @@ def some_of(names: Iterable[str], rng: np.random.Generator, share: float, least:
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     """The picture, at one resolution, in three bands; where there is none of it, its mask says so."""
-    if options["resolution"] <= 0:
-        raise ValueError(f"resolution is a number of metres above 0, got {options['resolution']}")
     staging = Staging(resolution=options["resolution"], resampling="bilinear", bands=RGB)
     return dict.fromkeys(options["assets"] or ("visual",), staging)
 

@@ -66,11 +66,23 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
     Where a composite was published twice, the later production counts. A month without one is passed over.
     """
+    if options["crs"] != NATIVE:
+        _check_crs(options["crs"])
     for year, months in sorted(months_of(rng, options["years"], options["months"]).items()):
         for month in months:
             item = first_of_month(_of_tile(unit, catalogue, year, month), year, month, options["product"])
             if item is not None:
                 yield item
+
+
+def _check_crs(text: str) -> None:
+    """Before anything is fetched that could not be warped."""
+    import pyproj
+
+    try:
+        pyproj.CRS.from_user_input(text)
+    except pyproj.exceptions.CRSError as error:
+        raise ValueError(f"crs is {NATIVE} or a CRS such as EPSG:3857, got {text!r}: {error}") from error
 
 
 def months_of(rng: np.random.Generator, years: Sequence[int], count: int) -> dict[int, tuple[int, ...]]:

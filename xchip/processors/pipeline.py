@@ -144,6 +144,8 @@ def chosen_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels:
     """
     import numpy as np
 
+    if values["seed"] < 0:
+        raise ValueError(f"seed is a whole number, 0 or more, got {values['seed']}")
     catalogue = Catalogue(values.get("api"), pixels)
     for unit in units:
         yield from recipe.choose(unit, catalogue, np.random.default_rng([values["seed"], unit.index]), values)
