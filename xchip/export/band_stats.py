@@ -162,18 +162,9 @@ class _Progress:
 
 
 def _summary(table: ChipTable, found: Moments) -> SensorStats:
-    columns = {name: tuple(getattr(found, name).tolist()) for name in ("mean", "std", "min", "max")}
     sensor = sensors_of(table)[0]
-    known = wavelengths_of(table)[sensor]
     bands = tuple(band.name for band in table.reader.bands)
-    return SensorStats(
-        sensor=sensor,
-        bands=bands,
-        count=tuple(int(count) for count in found.count),
-        wavelength=tuple(known.get(band, math.nan) for band in bands),
-        chips=len(table.rows),
-        **columns,
-    )
+    return SensorStats.of(sensor, bands, found, len(table.rows), wavelengths_of(table)[sensor])
 
 
 def table_moments(

@@ -104,7 +104,8 @@ def cube_stats(
                 parts.append(part)
                 chips, done = chips + count, done + 1
                 tell("cubes read", done, total)
-            found.append(_summary(sensor, known, chips, reduce(Moments.merge, parts)))
+            whole = reduce(Moments.merge, parts)
+            found.append(SensorStats.of(sensor, known, whole, chips, CLAY_SENSORS[sensor].wavelengths))
     return BandStats(tuple(found))
 
 
@@ -158,18 +159,3 @@ def nodata_of(sensor: str, bands: Sequence[str]) -> tuple[float | None, ...]:
     profile = sensors.find(sensor)
     specs = (sensors.band_called(profile, band, None) for band in bands)
     return tuple(None if spec is None else spec.nodata for spec in specs)
-
-
-def _summary(sensor: str, bands: tuple[str, ...], chips: int, found: Moments) -> SensorStats:
-    known = CLAY_SENSORS[sensor].wavelengths
-    return SensorStats(
-        sensor=sensor,
-        bands=bands,
-        count=tuple(int(count) for count in found.count),
-        mean=tuple(found.mean.tolist()),
-        std=tuple(found.std.tolist()),
-        min=tuple(found.min.tolist()),
-        max=tuple(found.max.tolist()),
-        wavelength=tuple(known.get(band, float("nan")) for band in bands),
-        chips=chips,
-    )

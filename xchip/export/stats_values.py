@@ -13,6 +13,7 @@ from xchip.archive.storage import StorageOptions
 from xchip.display import accessor_html
 from xchip.explanation import counted
 from xchip.export.sample import CLAY_SENSORS
+from xchip.moments import Moments
 
 _RGB = ("red", "green", "blue")
 _COLUMNS = ("mean", "std", "min", "max", "count", "wavelength")
@@ -41,6 +42,23 @@ class SensorStats:
     """Centre of the band as the Clay model is told it: micrometres (MODIS: nanometres); NaN where it is not known."""
     chips: int
     """Chips that were read."""
+
+    @classmethod
+    def of(
+        cls, sensor: str | None, bands: tuple[str, ...], found: Moments, chips: int, wavelengths: Mapping[str, float]
+    ) -> SensorStats:
+        """The moments of all pixels of each band, as plain numbers."""
+        return cls(
+            sensor=sensor,
+            bands=bands,
+            count=tuple(int(count) for count in found.count),
+            mean=tuple(found.mean.tolist()),
+            std=tuple(found.std.tolist()),
+            min=tuple(found.min.tolist()),
+            max=tuple(found.max.tolist()),
+            wavelength=tuple(wavelengths.get(band, math.nan) for band in bands),
+            chips=chips,
+        )
 
     @property
     def platform(self) -> str:
