@@ -117,6 +117,17 @@ def test_a_region_across_the_antimeridian() -> None:
     assert {True, False} == set(places.geometry.x > 0)
 
 
+def test_rivers_and_lakes_across_the_antimeridian_of_their_own_map() -> None:
+    # On this map 0 is 150 degrees east, and the antimeridian is at 3,339,585 metres.
+    river, lake = shapely.LineString([(3.2e6, -2e6), (3.5e6, -1.9e6)]), shapely.box(3.2e6, -2e6, 3.5e6, -1.9e6)
+    for shape in (river, lake):
+        frame = geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:3832")
+        for seed in range(20):
+            point = sample_places(**{"rivers" if shape is river else "lakes": [frame]}, seed=seed)
+            # A line that is straight on the one map is nearly so on the other.
+            assert point.to_crs("EPSG:3832").distance(shape).iloc[0] < 100
+
+
 def test_features_without_a_geometry_and_slivers() -> None:
     empty = layer([shapely.Point(1, 1), None, shapely.Point()], ["a", "b", "c"])
     assert list(sample_places([empty])["name"]) == ["a"]
@@ -133,6 +144,7 @@ def test_features_without_a_geometry_and_slivers() -> None:
         ({"rivers": [LAKES]}, "has Polygon, where rivers are lines"),
         ({"lakes": [RIVERS]}, "LineString, MultiLineString, where lakes are areas"),
         ({"places": [TOWNS], "region": (60, 60, 70, 70)}, "none of the features lies in the region"),
+        ({"places": [layer([None])]}, "no features with a geometry"),
         ({"random": 1, "region": (0, 50, 10, 40)}, "its south is above its north"),
         ({"random": 1, "region": RIVERS}, "has no areas"),
     ],

@@ -139,6 +139,14 @@ def test_coverage_by_a_coast_of_many_points() -> None:
     np.testing.assert_allclose(coverage(rows, coast), expected, atol=1e-4)
 
 
+def test_coverage_by_an_area_across_the_antimeridian_of_its_own_map() -> None:
+    # On this map 0 is 150 degrees east: the area reaches from 179 degrees east to 179 degrees west.
+    left, right = np.radians([29, 31]) * 6378137
+    area = geopandas.GeoSeries([shapely.box(left, -2e6, right, -1e6)], crs="EPSG:3832")
+    squares = [shapely.box(west, -12, west + 1, -11) for west in (-180, -179.5, -100, 0, 178.5, 179)]
+    np.testing.assert_allclose(coverage(np.array(squares), area), [1, 0.5, 0, 0, 0.5, 1], atol=1e-9)
+
+
 def test_coverage_where_degrees_shrink() -> None:
     chip = np.array([shapely.box(0, 60, 1, 80)])
     expected = (np.sin(np.radians(80)) - np.sin(np.radians(70))) / (np.sin(np.radians(80)) - np.sin(np.radians(60)))

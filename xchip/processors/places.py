@@ -88,6 +88,8 @@ def sample_places(
         parts.append(_at_random(random, area, _generator(seed, AT_RANDOM)))
     found = [part for part in parts if len(part)]
     if not found:
+        if region is None:
+            raise ValueError("the layers have no features with a geometry: there is nothing to sample")
         raise ValueError(f"none of the features lies in the region {region!r}; is it in degrees, west before south?")
     return geopandas.GeoDataFrame(pd.concat(found, ignore_index=True), crs=LONLAT)
 
