@@ -203,6 +203,10 @@ def test_what_can_not_be_mapped() -> None:
         ds.chips.map(lambda c: np.ma.masked_array(c[:, 0], mask=True), 16)
     with pytest.raises(ValueError, match=r"values of type <U5; it has to return numbers"):
         ds.chips.map(lambda c: np.full(len(c), "cloud"), 16)
+    with pytest.raises(ValueError, match=r"has to return something for each chip, not an array of shape \(0, 16, 16\)"):
+        ds.chips.map(lambda c: c[:, :0], 16)
+    with pytest.raises(ValueError, match=r"has to return something for each chip, not an array of shape \(0,\)"):
+        ds.chips.map(brightness, 16, template=np.zeros(0))
     late = ds.chips.map(lambda c: c[:, 0] / 2, 16, template=np.zeros((16, 16), "uint8"))
     with pytest.raises(ValueError, match=r"returned float64 \(16, 16, 16\); it has to return uint8 \(16, 16, 16\)"):
         late.compute()

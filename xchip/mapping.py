@@ -112,6 +112,8 @@ def _call(function: ChipFunction, arrays: Sequence[xr.DataArray], grid: ChipGrid
     shape, dtype = tuple(int(length) for length in template.shape), np.dtype(template.dtype)
     if len(shape) > 3:
         raise ValueError(f"for one chip the function may return (y, x), (k, y, x), (k,) or (), not shape {shape}")
+    if 0 in shape:
+        raise ValueError(f"the function has to return something for each chip, not an array of shape {shape}")
     return _Call(fills, size, batch, shape, dtype)
 
 
