@@ -259,6 +259,8 @@ def test_a_sample_is_a_function_of_its_seed(mixed: pd.DataFrame) -> None:
     assert [found.chips for found in few.sensors] == [5, 5, 5]
     assert few.to_json() == band_stats(mixed, "red", sample=5, seed=3).to_json() != band_stats(mixed, "red", sample=5).to_json()
     assert band_stats(mixed, "red", sample=10**6).to_json() == band_stats(mixed, "red").to_json()
+    with pytest.raises(ValueError, match="threads is a whole number from 1 on, got 0"):
+        band_stats(mixed, "red", threads=0)
     with pytest.raises(ValueError, match="sample is a number of chips, at least 1, got 0"):
         band_stats(mixed, "red", sample=0)
 

@@ -177,7 +177,7 @@ def test_a_state_of_another_epoch_is_refused(table: ChipTable) -> None:
         ValueError, match=r"start= is the state of another epoch: it has {'batch_size': 10, 'seed': 5}, this call"
     ):
         batches(table, 11, seed=6, start=state)
-    with pytest.raises(ValueError, match=r"start is a number of batches from 0 to \d+, got 99999"):
+    with pytest.raises(ValueError, match=r"start \(batches\) is a whole number from 0 to \d+, got 99999"):
         batches(table, 10, start=99999)
 
 
@@ -185,6 +185,12 @@ def test_a_state_of_another_epoch_is_refused(table: ChipTable) -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size is a whole number from 1 on, got 0"),
+        ({"batch_size": 2.5}, "batch_size is a whole number from 1 on, got 2.5"),
+        ({"threads": 0}, "threads is a whole number from 1 on, got 0"),
+        ({"threads": 1.5}, "threads is a whole number from 1 on, got 1.5"),
+        ({"seed": -1}, "seed is a whole number from 0 on, got -1"),
+        ({"epoch": 0.5}, "epoch is a whole number from 0 on, got 0.5"),
+        ({"start": 0.5}, r"start \(batches\) is a whole number from 0 to \d+, got 0.5"),
         ({"buffer": 0}, "buffer is a whole number from 1 on"),
         ({"rank": 2, "world_size": 2}, "rank is a whole number from 0 to 1, got 2"),
         ({"worker": -1}, "worker is a whole number from 0 to 0, got -1"),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.archive.storage import StorageOptions
-from xchip.export.batches import REMOTE_THREADS
 from xchip.export.chips import ChipTable, chip_source
+from xchip.export.numbers import check_whole, reading_threads
 from xchip.export.pixels import ChipReader
 from xchip.export.plan import split_units, units
 from xchip.export.rows import ChipRows
@@ -69,8 +69,8 @@ def band_stats(
     items, sensor, harmonize, storage, pixels
         As for `open_chips`.
     threads
-        That read and sum up; by default one a core, and 16 where files are read over a network. Each needs memory for the
-        pixels that it reads, at the most 128 MB or a chip.
+        That read and sum up, at least 1; by default one a core, and 16 where files are read over a network. Each needs
+        memory for the pixels that it reads, at the most 128 MB or a chip.
     client
         A ``distributed.Client``: its workers read and sum up.
     progress
@@ -101,6 +101,8 @@ def band_stats(
     """
     if sample is not None and sample < 1:
         raise ValueError(f"sample is a number of chips, at least 1, got {sample}")
+    if threads is not None:
+        check_whole("threads", threads)
     storage = storage or StorageOptions()
     frame = _rows(index, skip_nodata=skip_nodata, storage=storage)
     if isinstance(items, Iterator):
@@ -229,7 +231,7 @@ def _in_order(jobs: Iterable[_Job], reader: ChipReader, threads: int | None, cli
         yield from _ahead(lambda job: client.submit(_run, job, pure=False), small, ahead)
         return
     remote = any(kind.remote for kind in reader.kinds.values())
-    threads = threads or (REMOTE_THREADS if remote else os.cpu_count() or 1)
+    threads = reading_threads(threads, remote=remote)
     with ThreadPoolExecutor(threads, thread_name_prefix="xchip-stats") as pool:
         yield from _ahead(lambda job: pool.submit(_run, job), jobs, 2 * threads)
 

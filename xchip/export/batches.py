@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,14 +11,13 @@ import xarray as xr
 
 from xchip.archive.storage import StorageOptions
 from xchip.export.chips import ChipTable, chip_source
+from xchip.export.numbers import check_whole, reading_threads
 from xchip.export.plan import Epoch, epoch_plan
 from xchip.export.readers import ClusterReaders, Readers, ThreadReaders
 from xchip.stac.harmonize import Harmonize
 
 BUFFER = 256
 """Chips that wait to be given out: some 335 MB of ten 16-bit bands of 256 x 256 pixels."""
-REMOTE_THREADS = 16
-"""More requests at once bring nothing over a network."""
 
 
 class Pixels(NamedTuple):
@@ -179,7 +176,7 @@ def batches(
     start
         Begin after so many batches, or where `Batches.state` of an interrupted epoch says; the rest is what would have come.
     threads
-        That read and decode; by default one a core, and 16 where files are read over a network.
+        That read and decode, at least 1; by default one a core, and 16 where files are read over a network.
     prefetch
         Batches that are read ahead of the one that is given out.
     client
@@ -210,11 +207,14 @@ def batches(
     """
     whole = {"batch_size": batch_size, "buffer": buffer, "world_size": world_size, "workers": workers}
     for name, value in whole.items():
-        if operator.index(value) < 1:
-            raise ValueError(f"{name} is a whole number from 1 on, got {value}")
-    for name, value, limit in (("rank", rank, world_size), ("worker", worker, workers), ("prefetch", prefetch, None)):
-        if operator.index(value) < 0 or (limit is not None and value >= limit):
-            raise ValueError(f"{name} is a whole number from 0 {'on' if limit is None else f'to {limit - 1}'}, got {value}")
+        check_whole(name, value)
+    check_whole("rank", rank, 0, world_size - 1)
+    check_whole("worker", worker, 0, workers - 1)
+    check_whole("prefetch", prefetch, 0)
+    check_whole("seed", seed, 0)
+    check_whole("epoch", epoch, 0)
+    if threads is not None:
+        check_whole("threads", threads)
     table = index
     if not isinstance(index, ChipTable):
         table = chip_source(
@@ -243,7 +243,7 @@ def batches(
         readers: Readers = ClusterReaders(client, keep=keep)
     else:
         remote = any(kind.remote for kind in table.reader.kinds.values())
-        readers = ThreadReaders(threads or (REMOTE_THREADS if remote else os.cpu_count() or 1), keep=keep)
+        readers = ThreadReaders(reading_threads(threads, remote=remote), keep=keep)
     return Batches(table, plan, readers, settings, start=done, ahead=prefetch)
 
 
@@ -260,6 +260,5 @@ def _batches_done(start: Mapping[str, Any] | int, settings: Mapping[str, Any], l
             mine = {name: settings[name] for name in other}
             raise ValueError(f"start= is the state of another epoch: it has {other}, this call {mine}; pass the same arguments")
         done = start["batches"]
-    if not 0 <= operator.index(done) <= last:  # type: ignore[arg-type]
-        raise ValueError(f"start is a number of batches from 0 to {last}, got {done}")
+    check_whole("start (batches)", done, 0, last)
     return int(done)  # type: ignore[arg-type]

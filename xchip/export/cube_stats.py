@@ -13,6 +13,7 @@ import numpy as np
 from xchip import sensors
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store, reached
+from xchip.export.numbers import check_whole
 from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
 from xchip.export.stats_values import BandStats, SensorStats
 from xchip.moments import Moments, moments
@@ -55,7 +56,7 @@ def cube_stats(
     storage
         How the folder is reached.
     threads
-        Cubes that are read at the same time; 4 if not given.
+        Cubes that are read at the same time, at least 1; 4 if not given.
     progress
         Whether to show how many cubes are done; or a function that is called with (cubes that are done, all cubes).
 
@@ -84,6 +85,8 @@ def cube_stats(
     """
     if max_cubes is not None and max_cubes < 1:
         raise ValueError(f"max_cubes is a number of cubes, at least 1, got {max_cubes}")
+    if threads is not None:
+        check_whole("threads", threads)
     store = Store(folder, storage or StorageOptions())
     wanted = list(CLAY_SENSORS) if platform is None else [sensor_of_platform(platform)]
     with reached(f"read the cubes in {store.path()!r}"):

@@ -14,12 +14,12 @@ from xchip.archive.cluster import client_of
 from xchip.archive.layout import folder_name
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
-from xchip.export.batches import REMOTE_THREADS
 from xchip.export.chips import ChipTable, chip_source
 from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
 from xchip.export.job import File, Format, Pool, Work, pools_of
+from xchip.export.numbers import check_whole, reading_threads
 from xchip.export.report import ExportReport
 from xchip.export.run import Run
 from xchip.export.shards import Shards
@@ -229,7 +229,7 @@ def export_chips(
                 "workers is a number of threads of this process; a Dask cluster has its own: give workers or a client"
             )
         remote = any(kind.remote for _, table in tables for kind in table.reader.kinds.values())
-        threads = workers or (REMOTE_THREADS if remote else os.cpu_count() or 1)
+        threads = reading_threads(workers, remote=remote)
         run.all(Work(store, attempts, keep=not shuffled), cluster, threads)
     return run.report(time.monotonic() - start, None if job is None else len(jobs))
 
@@ -269,8 +269,8 @@ def _checked(
     if job is not None and not (operator.index(job[0]) >= 0 and operator.index(job[1]) >= 1):
         raise ValueError(f"job is (i, n), the i-th n files, counted from 0, got {job}")
     for name, value in (("buffer", buffer), ("attempts", attempts), ("workers", workers)):
-        if value is not None and operator.index(value) < 1:
-            raise ValueError(f"{name} is a whole number from 1 on, got {value}")
+        if value is not None:
+            check_whole(name, value)
     return number, parts
 
 
