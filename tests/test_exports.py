@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import math
@@ -28,6 +29,7 @@ from rasterio.windows import Window
 from servers import Asked, Fault, RangeServer
 
 import xchip
+from xchip.archive.store import Store
 from xchip.export.chips import chip_source, open_chips
 from xchip.export.cubes import Cubes
 from xchip.export.exports import export_chips, prechip
@@ -303,6 +305,31 @@ def test_a_killed_export_goes_on_to_the_same_files(archive: str, tmp_path: Path)
     report = run(archive, out, Cubes(1), buffer=1)
     assert (report.done, report.skipped) == (CHIPS - there, there)
     assert {name: data for name, data in contents(out).items() if not name.endswith(".tmp")} == contents(tmp_path / "whole")
+
+
+def test_what_a_killed_export_left_half_written_is_removed(archive: str, tmp_path: Path) -> None:
+    """The kernel kills it in the middle of its first file, for that is larger than it may be."""
+    code = (
+        "import resource, signal, sys; from xchip.export.exports import export_chips; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL); resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+        f"export_chips({archive!r}, sys.argv[1], 'tif', assets={BANDS!r}, client=False, workers=1, progress=False)"
+    )
+    out = tmp_path / "killed"
+    assert subprocess.run([sys.executable, "-c", code, str(out)], check=False).returncode == -signal.SIGXFSZ
+    (left,) = out.rglob("*.tmp")
+    assert left.stat().st_size == 2000
+    store, name = Store(str(out)), left.relative_to(out).with_name(left.name[1:].split(".tif.")[0] + ".tif").as_posix()
+    with left.open("rb") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)  # as a writer does while it lives
+        store.write(name, b"another process was quicker")
+        assert left.exists()
+    (out / name).unlink()
+    report = run(archive, out, "tif")
+    assert (report.done, report.skipped) == (CHIPS, 0)
+    assert not list(out.rglob("*.tmp"))
+    run(archive, tmp_path / "whole", "tif")
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_bands_that_nobody_asked_for(rows: pd.DataFrame, tmp_path: Path) -> None:

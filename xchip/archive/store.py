@@ -17,9 +17,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 from xchip.archive.storage import StorageOptions
 
+try:
+    import fcntl
+except ImportError:  # Windows has other locks
+    fcntl = None  # type: ignore[assignment]
+
 ABANDONED_AFTER = 24 * 3600
 """Seconds after which a file that was being written belongs to a process that is gone."""
-
+HELD = ".held.tmp"
+"""End of the name of a file that its writer has locked, so that it can be told at once whether that is gone."""
 
 READERS = 16
 """Files read at once, where there are several."""
@@ -93,12 +99,8 @@ class Store:
             fs.pipe_file(path, content)
             return
         target = self.local(name)
-        aside = self._aside(target)
-        try:
-            aside.write_bytes(content)
+        with _written(self._aside(target, held=True), content) as aside:
             os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -131,14 +133,11 @@ class Store:
                 return False
             return True
         target = self.local(name)
-        aside = self._aside(target)
         try:
-            aside.write_bytes(content)
-            os.link(aside, target)  # unlike a rename, it does not replace
+            with _written(self._aside(target, held=True), content) as aside:
+                os.link(aside, target)  # unlike a rename, it does not replace
         except FileExistsError:
             return False
-        finally:
-            aside.unlink(missing_ok=True)
         return True
 
     def claim(self, name: str, parameters: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -198,18 +197,51 @@ class Store:
                     yield (Path(folder) / name).relative_to(self.local()).as_posix()
 
     @staticmethod
-    def _aside(target: Path) -> Path:
-        """A name beside ``target`` for a file that is being written; what others left half-written long ago is removed."""
+    def _aside(target: Path, *, held: bool = False) -> Path:
+        """A name beside ``target`` for a file that is being written; what others left half-written is removed.
+
+        ``held``: a lock on it says that its writer lives, so it need not be old to be known as left.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         for old in target.parent.glob(f".{target.name}.*.tmp"):
             with suppress(FileNotFoundError):
-                if time.time() - old.stat().st_mtime > ABANDONED_AFTER:
+                if time.time() - old.stat().st_mtime > ABANDONED_AFTER or (old.name.endswith(HELD) and _let_go(old)):
                     old.unlink()
-        return target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+        return target.parent / f".{target.name}.{secrets.token_hex(4)}{HELD if held else '.tmp'}"
 
 
 def _is_aside(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
+
+
+@contextmanager
+def _written(aside: Path, content: bytes) -> Iterator[Path]:
+    """``aside`` with ``content``, locked until the end of the block; what is left of it then goes."""
+    try:
+        with aside.open("xb") as file:
+            _lock(file)
+            file.write(content)
+            file.flush()
+            yield aside
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _let_go(aside: Path) -> bool:
+    """Whether nobody has a lock on a file that has content; an empty one may be about to be locked."""
+    with aside.open("rb") as file:
+        return os.fstat(file.fileno()).st_size > 0 and _lock(file)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock an open file, which ends when it is closed or its process dies; whether that went well."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody else has it, or the file system has no locks
+        return False
+    return True
 
 
 @contextmanager
