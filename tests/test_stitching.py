@@ -196,6 +196,37 @@ def test_weights_of_zero_count_only_where_there_is_nothing_else() -> None:
     np.testing.assert_array_equal(back, [[1, 1, 3, 5, 5, 5]] * 4)
 
 
+def test_pixels_of_weight_zero_are_no_missing_pixels() -> None:
+    """Against a plain loop: pixels with weight, else those without, else nothing."""
+    rng = np.random.default_rng(5)
+    grid = ChipGrid(pixels((11, 13)), size=(4, 4), stride=(2, 2), edge="pad")
+    values = rng.normal(size=(len(grid), 4, 4)).astype("float32")
+    values[rng.random(values.shape) < 0.4] = np.nan
+    weights = np.zeros((4, 4))
+    weights[1:3, 1:3] = rng.uniform(0.5, 2, (2, 2))
+    expected = np.full(grid.pixels.shape, np.nan)
+    places = list(grid)
+    for row, column in np.ndindex(*grid.pixels.shape):
+        found = []
+        for chip, place in zip(values, places, strict=True):
+            y, x = row - place.row_off, column - place.col_off
+            if 0 <= y < 4 and 0 <= x < 4 and not np.isnan(chip[y, x]):
+                found.append((float(chip[y, x]), float(weights[y, x])))
+        if any(weight for _, weight in found):
+            expected[row, column] = sum(v * w for v, w in found) / sum(w for _, w in found)
+        elif found:
+            expected[row, column] = sum(v for v, _ in found) / len(found)
+    assert 0 < np.isnan(expected).sum() < expected.size / 2
+    for chips in (values, da.from_array(values, chunks=(5, 4, 4))):
+        back = stitch(chips, grid, overlap=weights, chunks=5).values
+        np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-6)
+    alone = stitch(np.where(np.isnan(values), np.float32(9), values), grid, overlap=np.zeros((4, 4)))
+    assert np.isfinite(alone).all()
+    infinite = np.where(weights > 0, np.float32(1), np.float32(np.inf))[None].repeat(len(grid), axis=0)
+    inner = stitch(infinite, grid, overlap=weights).values[2:-2, 2:-2]
+    np.testing.assert_array_equal(inner, 1)
+
+
 def test_float64_means_are_not_rounded_to_float32() -> None:
     grid = ChipGrid(pixels((2, 6)), (2, 4), (2, 1))
     values = np.broadcast_to(np.array([1.0, 2.0, 4.0])[:, None, None], (3, 2, 4))

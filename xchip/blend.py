@@ -91,6 +91,9 @@ def paint(
     """A raster (..., y, x) from ``pieces`` of chips: rows of `Placement.pieces` and their pixels, the first chip first."""
     out = np.full(shape, blend.fill, blend.working)
     total = None if blend.rule == "only" else np.zeros(shape, np.result_type(blend.working, np.float32).type(0).real.dtype)
+    light = None
+    if weights is not None and not weights.all():
+        weights, light = _without_zeros(weights)
     for row, pixels in pieces:
         y, x, to_y, to_x, height, width = row[2:8].tolist()
         target = (..., slice(to_y, to_y + height), slice(to_x, to_x + width))
@@ -98,16 +101,31 @@ def paint(
             out[target] = pixels
             continue
         weight = np.float32(1) if weights is None else weights[y : y + height, x : x + width]
-        _add(out[target], total[target], pixels.astype(blend.working, copy=False), weight, blend)
+        _add(out[target], total[target], pixels.astype(blend.working, copy=False), weight, light, blend)
     return out.astype(blend.dtype, copy=False)
 
 
-def _add(out: np.ndarray, total: np.ndarray, pixels: np.ndarray, weight: Any, blend: Blend) -> None:
-    """Blend one piece into ``out``, the mean so far, whose weights sum to ``total``. Both are changed."""
+def _without_zeros(weights: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """(weights whose zeros are next to nothing, so that these pixels are still told from nodata; the least true weight)."""
+    light = np.min(weights, where=weights > 0, initial=np.float32(1))
+    return np.where(weights > 0, weights, light * np.float32(2.0**-40)), light
+
+
+def _add(out: np.ndarray, total: np.ndarray, pixels: np.ndarray, weight: Any, light: np.float32 | None, blend: Blend) -> None:
+    """Blend one piece into ``out``, the mean so far, whose weights sum to ``total``. Both are changed.
+
+    Weights below ``light`` count only where there are no others.
+    """
     counts = _counts(pixels, blend.nodata)
     blank = total == 0
     if blend.rule == "weighted":
         weight = np.where(counts, weight, np.float32(0))
+        if light is not None:
+            none = total < light
+            weight = np.where(none | (weight >= light), weight, np.float32(0))
+            replaced = none & (weight >= light)
+            np.copyto(total, 0, where=replaced)
+            blank |= replaced
         # A mean that moves towards each new value, instead of a sum that is divided: where all values agree nothing moves,
         # so that they come out bit for bit, infinities and -0.0 too.
         moves = ~blank & (weight > 0) & (pixels != out)

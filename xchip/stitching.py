@@ -43,7 +43,7 @@ def stitch(
         What a pixel in several chips becomes. "mean": their mean. "first": that of the first chip in the order of
         ``chips``. "taper": their mean weighted with a raised cosine, high in the middle of a chip and low at its border,
         scaled so that the weights of all chips at a pixel sum to one. Or weights of your own, (y, x) like a chip, from 0
-        up, scaled in the same way; a weight of 0 counts only where there is no other.
+        up, scaled in the same way; a weight of 0 counts only where there is no other, and is as good as any that is 0.
     fill
         The value of pixels that no chip covers, and then the result's nodata value. None: the chips' own nodata value, or
         NaN for floats.
