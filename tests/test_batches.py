@@ -181,6 +181,18 @@ def test_a_state_of_another_epoch_is_refused(table: ChipTable) -> None:
         batches(table, 10, start=99999)
 
 
+def test_a_state_of_other_rows_is_refused(rows: pd.DataFrame) -> None:
+    """As many chips in another order would come twice, or never."""
+    state = batches(rows, 10, BANDS, seed=5).state()
+    assert batches(rows.copy(), 10, BANDS, seed=5, start=state).state() == state
+    moved = rows.assign(item_href="file://" + rows["item_href"])  # the same chips, wherever their items are
+    assert batches(moved, 10, BANDS, seed=5, start=state).state() == state
+    for other in (rows.iloc[::-1], pd.concat([rows.iloc[1:], rows.iloc[1:2]])):
+        assert len(other) == len(rows)
+        with pytest.raises(ValueError, match=r"is the state of another epoch: it has {'index': '[0-9a-f]{16}'}, this call"):
+            batches(other, 10, BANDS, seed=5, start=state)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

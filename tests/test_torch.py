@@ -354,6 +354,8 @@ def test_states_of_others_are_refused(rows: pd.DataFrame) -> None:
     state = IterableChipDataset(rows, 4, BANDS, seed=1).state(2, workers=2)
     with pytest.raises(ValueError, match=r"it has \{'seed': 1\}, this one \{'seed': 2\}; make it with the same arguments"):
         IterableChipDataset(rows, 4, BANDS, seed=2).resume(state)
+    with pytest.raises(ValueError, match=r"it has \{'index': '[0-9a-f]{16}'\}, this one \{'index': '[0-9a-f]{16}'\}; make it"):
+        IterableChipDataset(rows.iloc[::-1], 4, BANDS, seed=1).resume(state)
     dataset = IterableChipDataset(rows, 4, BANDS, seed=1)
     with pytest.raises(ValueError, match="the state has had 99 batches, and an epoch has"):
         dataset.resume({**state, "batches": 99})

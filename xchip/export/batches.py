@@ -191,7 +191,7 @@ def batches(
     Raises
     ------
     ValueError
-        For numbers out of range, for the state of another epoch, and as `open_chips` does.
+        For numbers out of range, for the state of another epoch or of other rows, and as `open_chips` does.
     xchip.ItemError
         From the iterator, for an item or a file that can't be read: names item, asset and file. No chip is left out silently.
 
@@ -221,8 +221,9 @@ def batches(
             index, assets, items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels
         )
     settings = plain_numbers({
-        "chips": len(table.rows), "batch_size": batch_size, "shuffle": shuffle, "seed": seed, "epoch": epoch, "buffer": buffer,
-        "rank": rank, "world_size": world_size, "worker": worker, "workers": workers, "drop_last": drop_last,
+        "chips": len(table.rows), "index": table.rows.digest, "batch_size": batch_size, "shuffle": shuffle, "seed": seed,
+        "epoch": epoch, "buffer": buffer, "rank": rank, "world_size": world_size, "worker": worker, "workers": workers,
+        "drop_last": drop_last,
     })  # fmt: skip
     parts = world_size * workers
     plan = epoch_plan(

@@ -212,6 +212,8 @@ class IterableChipDataset(IterableDataset):
                 f"the index has chips of several sensors, {known}, and Clay takes one a batch; make a dataset of each, or ask "
                 "for keys='torchgeo'"
             )
+        table = self._samples.table
+        self._chips = {"chips": len(table.rows), "index": table.rows.digest}
         rank, world_size = _place(rank, world_size)
         self._settings = plain_numbers({
             "batch_size": batch_size, "shuffle": shuffle, "seed": seed, "buffer": buffer, "world_size": world_size,
@@ -243,7 +245,7 @@ class IterableChipDataset(IterableDataset):
         for JSON, and the same on each rank.
         """
         done = {"epoch": int(self._progress[0]), "batches": int(batches), "workers": max(1, int(workers))}
-        return {"chips": len(self._samples.table.rows), **self._settings, **done}
+        return {**self._chips, **self._settings, **done}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on where a state says: the next epoch is the state's, without the batches that it has had; later ones are whole.
