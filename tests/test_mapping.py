@@ -191,6 +191,8 @@ def test_what_can_not_be_mapped() -> None:
         ds.chips.map(brightness, 100, edge="drop")
     with pytest.raises(ValueError, match="at least 1, got 0"):
         ds.chips.map(brightness, 16, batch=0)
+    with pytest.raises(ValueError, match=r"at least 1, got 2\.5"):
+        ds.chips.map(brightness, 16, batch=2.5)
     with pytest.raises(ValueError, match=r"there are no bands \['swir'\]"):
         ds.chips.map(brightness, 16, bands=["swir"])
     with pytest.raises(ValueError, match=r"may return \(y, x\), \(k, y, x\), \(k,\) or \(\), not shape \(2, 1, 16, 16\)"):

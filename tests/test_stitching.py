@@ -253,6 +253,16 @@ def test_pixels_without_chips_hold_nodata_or_what_fill_says() -> None:
     assert np.isnan(floats.values[~covered(grid)]).all()
 
 
+@pytest.mark.parametrize("fill", [300, -1, 0.5, np.nan])
+def test_a_fill_value_that_the_dtype_does_not_hold_is_refused(fill: float) -> None:
+    grid = ChipGrid(pixels(), size=(16, 16))
+    chips = np.zeros((len(grid), 16, 16), "uint8")
+    with pytest.raises(ValueError, match=rf"would be {fill!r}, and the chips of 'stitched' give uint8, which does not hold it"):
+        stitch(chips, grid, fill=fill)
+    assert stitch(chips, grid, fill=255.0).values[-1, -1] == 255
+    assert np.array_equal(stitch(chips.astype("float64"), grid, fill=fill).values[-1, -1], fill, equal_nan=True)
+
+
 def test_full_cover_needs_no_fill() -> None:
     ds = scene()
     for edge in ("pad", "shift", "partial"):

@@ -50,7 +50,7 @@ def blend_of(
     Raises
     ------
     ValueError
-        If nothing says what pixels hold that no chip covers. ``name`` says whose they are.
+        If nothing says what pixels hold that no chip covers, or ``dtype`` does not hold it. ``name`` says whose they are.
     """
     first = isinstance(window, str) and window == "first"
     working = dtype
@@ -69,7 +69,22 @@ def blend_of(
             )
         fill = 0
     rule: Any = "only" if not placement.overlapping else "first" if first else "weighted"
-    return Blend(dtype, working, dtype.type(fill), nodata, rule)
+    return Blend(dtype, working, _of_dtype(fill, dtype, name), nodata, rule)
+
+
+def _of_dtype(fill: Any, dtype: np.dtype, name: str) -> Any:
+    """``fill`` as a value of ``dtype``; integers are not cut to what fits."""
+    try:
+        value = dtype.type(fill)
+        fits = dtype.kind not in "iu" or value == fill
+    except (OverflowError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"pixels without chips would be {fill!r}, and the chips of {name!r} give {dtype}, which does not hold it; pass "
+            "another fill=, or convert the chips with .astype"
+        )
+    return value
 
 
 def weights_of(blend: Blend, window: str | np.ndarray, size: tuple[int, int], name: str) -> np.ndarray | None:

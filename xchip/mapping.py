@@ -54,7 +54,7 @@ def map_chips(
 ) -> xr.DataArray:
     """``function`` of each chip, put back on the scene's grid: what is behind ``.chips.map``, where it is described."""
     window = blend_window(overlap)
-    if batch < 1:
+    if not isinstance(batch, (int, np.integer)) or batch < 1:
         raise ValueError(f"batch is the number of chips that the function gets at once, at least 1, got {batch}")
     ds = as_dataset(obj)
     if edge is not None or not isinstance(size, ChipGrid):

@@ -63,7 +63,7 @@ def stitch(
     ------
     ValueError
         If a chip is not of the grid or occurs twice, if its size does not fit, or if integer chips leave pixels
-        uncovered and there is neither ``fill`` nor a nodata value.
+        uncovered and there is neither ``fill`` nor a nodata value; if the result's dtype does not hold the fill value.
 
     Examples
     --------
