@@ -222,6 +222,8 @@ def _written(aside: Path, content: bytes) -> Iterator[Path]:
             _lock(file)
             file.write(content)
             file.flush()
+            if fcntl is None:
+                file.close()  # Windows moves no open file
             yield aside
     finally:
         aside.unlink(missing_ok=True)
