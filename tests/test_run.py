@@ -24,6 +24,7 @@ from archives import ledger_lines, make_items, parts, rows
 from processes import dask_cluster
 
 import xchip
+from xchip.archive.inspect import status
 from xchip.archive.ledger import fingerprint_of, segments
 from xchip.archive.manifest import parts_of, rebuild_manifest, walk
 from xchip.archive.store import Store
@@ -240,6 +241,45 @@ def test_one_bad_item_does_not_stop_the_others(items: list[dict[str, Any]], tmp_
     shutil.copy(items[1]["assets"]["scl"]["href"], tmp_path / "nowhere.tif")
     mended = build([items[0], lost], tmp_path / "a")
     assert (mended.done, mended.skipped, mended.failed) == (1, 1, 0)
+
+
+def test_files_of_items_that_can_not_be_read_are_on_record(
+    items: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they can be, whatever else is done in between; also where nothing at all could be indexed."""
+    monkeypatch.chdir(tmp_path)
+    lines, late = tmp_path / "lines.ndjson", tmp_path / "late.json"
+    lines.write_text(json.dumps(items[0]) + "\n{\n[]\n")
+
+    def on_record() -> list[str]:
+        return sorted(status(tmp_path / "a").failures["item_id"])
+
+    build(["late.json", tmp_path], tmp_path / "a")  # one is absent, the other a folder
+    assert status(tmp_path / "a").parts == 0
+    assert on_record() == sorted([repr(str(late)), repr(str(tmp_path))])
+    report = build([str(lines), late], tmp_path / "a")
+    assert (report.done, report.failed) == (1, 3)
+    assert on_record() == sorted([repr(str(late)), repr(str(tmp_path)), f"line 2 of {lines}", f"line 3 of {lines}"])
+
+    late.write_text(json.dumps(items[1]))
+    lines.write_text(json.dumps(items[0]) + "\n{\n" + json.dumps(items[2]) + "\n")
+    report = build([lines, str(late)], tmp_path / "a")
+    assert (report.done, report.skipped, report.failed) == (2, 1, 1)
+    assert on_record() == sorted([repr(str(tmp_path)), f"line 2 of {lines}"])
+    for text, failed in ((json.dumps(items[0]), 1), ("\n{\n", 2)):  # read well, and then the same line fails again
+        lines.write_text(text)
+        build([lines], tmp_path / "a")
+        assert len(on_record()) == failed
+    assert_rows_of(tmp_path / "a", items[:3])
+
+
+def test_signatures_of_files_of_items_are_not_kept(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    signature = "?X-Amz-Algorithm=A&X-Amz-Signature=secret"
+    report = build([f"http://127.0.0.1:9/a.json{signature}", items[0]], tmp_path / "a")
+    assert (report.done, report.failed) == (1, 1)
+    (name,) = status(tmp_path / "a").failures["item_id"]
+    assert name == "'http://127.0.0.1:9/a.json'"
+    assert not [path for path in (tmp_path / "a").rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
 
 
 def test_no_items_at_all(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def retrying(
         if kind == "doubtful" and symptom == doubt:
             kind = "permanent"
         doubt = symptom if kind == "doubtful" else None
-        history += [*_overcome(attempt, repeats), Event(attempt, kind, type(error).__name__, _message(error))]
+        history += [*_overcome(attempt, repeats), Event(attempt, kind, type(error).__name__, recorded_message(error))]
         hopeless = kind == "permanent" or (kind == "denied" and (storage.signer is None or refused > RENEWALS))
         if hopeless or attempt == attempts:
             raise GivenUp(tuple(history)) from error
@@ -194,6 +194,7 @@ def _overcome(attempt: int, repeats: Counter[int]) -> Iterator[Event]:
 _QUERY = re.compile(r"(\w+://[^\s?'\"<>]+)\?[^\s'\"<>]+")
 
 
-def _message(error: BaseException) -> str:
+def recorded_message(error: BaseException) -> str:
+    """What an error says, as it is recorded: without signatures, and not endless."""
     text = _QUERY.sub(r"\1?...", str(error))
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xchip.archive.ledger import Record, parameters_of
-from xchip.archive.manifest import state_of, walk
+from xchip.archive.manifest import parts_in, state_of
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 
@@ -112,8 +112,7 @@ def contents_of(store: Store) -> tuple[pa.Table, list[Record]]:
         If there is no archive.
     """
     state = state_of(store)
-    known = state.parts.num_rows or state.covered
-    return state.parts if known else walk(store), list(state.failed.values())
+    return parts_in(store, state), list(state.failed.values())
 
 
 def _total(parts: pa.Table, column: str) -> int:

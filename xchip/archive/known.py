@@ -58,6 +58,14 @@ class Known:
             return Verdict.FAILED
         return Verdict.THERE if number in self._unrecorded else Verdict.TODO
 
+    def unread(self) -> dict[str, set[str]]:
+        """What could not be read in earlier runs, by the file or URL that it was in."""
+        found: dict[str, set[str]] = {}
+        for record in self._failed.values():
+            if record.source is not None:
+                found.setdefault(record.source, set()).add(record.item_id)
+        return found
+
     def failure(self, collection: str | None, item_id: str) -> Record:
         """Why an item failed before."""
         return self._failed[part_name(collection, item_id)]

@@ -48,9 +48,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What happened to an item."""
+    """What happened to an item, or to a file of items that could not be read."""
 
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "read"]
+    """"read": what could not be read of a file before is no trouble any more; its items have records of their own."""
     collection: str | None
     item_id: str
     fingerprint: str
@@ -66,6 +67,8 @@ class Record:
     message: str | None = None
     part: Part | None = None
     """None where failed."""
+    source: str | None = None
+    """The file or URL that could not be read, if no item was found there; ``item_id`` then says what of it."""
 
     @property
     def key(self) -> str:
@@ -217,6 +220,6 @@ def latest(found: Iterable[Record]) -> dict[str, Record]:
 
 
 def _later(one: Record, other: Record) -> Record:
-    if one.fingerprint == other.fingerprint and one.status != other.status:
+    if one.fingerprint == other.fingerprint and one.status != other.status and "done" in (one.status, other.status):
         return one if one.status == "done" else other
     return other if other.time >= one.time else one

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from xchip.archive.layout import INDEX, LEDGER, MANIFEST, PART
-from xchip.archive.ledger import Part, Record, latest, now, records, segments
+from xchip.archive.ledger import JOB, Part, Record, latest, now, records, segments
 from xchip.archive.store import Store
 
 if TYPE_CHECKING:
@@ -64,10 +64,19 @@ def parts_of(store: Store) -> pa.Table:
     FileNotFoundError
         If there is no archive.
     """
-    state = state_of(store)
-    if not state.parts.num_rows and not state.covered:
+    return parts_in(store, state_of(store))
+
+
+def parts_in(store: Store, state: State) -> pa.Table:
+    """`parts_of`, where manifest and ledger have been read already."""
+    if state.parts.num_rows or state.covered:
+        return state.parts
+    try:
         return walk(store)
-    return state.parts
+    except FileNotFoundError:
+        if store.exists(JOB):  # a run has begun here, and nothing is done yet
+            return state.parts
+        raise
 
 
 def state_of(store: Store) -> State:

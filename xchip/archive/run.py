@@ -7,21 +7,24 @@ import json
 import os
 import queue
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from xchip.archive.build import Recipe, grid_options
 from xchip.archive.cluster import client_of
 from xchip.archive.crew import Crew, crew_of
+from xchip.archive.failures import recorded_message
 from xchip.archive.geoparquet import SCHEMA_VERSION
 from xchip.archive.known import Known, Verdict
 from xchip.archive.ledger import Record, Run, claim, fingerprint_of, now
 from xchip.archive.manifest import write_manifest
 from xchip.archive.report import BuildReport
+from xchip.archive.signing import unsigned_href
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.archive.task import ArchiveError, Job, Prepare, identity_of
@@ -30,7 +33,7 @@ from xchip.index import Limits
 from xchip.progress import LOGGER, Progress
 from xchip.quality import QualityRule
 from xchip.sensors import SensorProfile
-from xchip.stac.sources import Found, How, OnError, open_items, plain_items
+from xchip.stac.sources import Found, How, open_items, plain_items
 
 if TYPE_CHECKING:
     import distributed
@@ -194,6 +197,7 @@ class _Build:
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_flight: dict[Any, tuple[dict[str, Any], str]] = {}
         self._known = Known(job.store)
+        self._unread = self._known.unread()
         self.done = self.skipped = self.rows = 0
         self.failures: list[dict[str, Any]] = []
 
@@ -201,7 +205,7 @@ class _Build:
         """Do what is left of ``items``."""
         with self._progress or nullcontext():
             try:
-                for item, href in _found(items, self._unreadable, self._job.pixels):
+                for item, href in _found(items, self._unreadable, self._read, self._job.pixels):
                     self._take(item, href)
                     while len(self._in_flight) >= QUEUED * self._crew.slots():
                         self._receive()
@@ -255,8 +259,21 @@ class _Build:
             if future.exception() is None:
                 self._record(_record_of(future, item, fingerprint))
 
-    def _unreadable(self, source: str, error: Exception) -> None:
-        self._fail(None, source, type(error).__name__, str(error), 1)
+    def _unreadable(self, entry: Any, what: str, error: Exception) -> None:
+        source = _source_of(entry)
+        kind, message = type(error).__name__, recorded_message(error)
+        if source is None:
+            self._fail(None, what, kind, message, 1)  # a value in memory: nobody could tell later which
+            return
+        what = repr(source) if what == repr(os.fspath(entry)) else what.replace(os.fspath(entry), source)
+        self._unread.get(source, set()).discard(what)
+        self._record(Record("failed", None, what, "", now(), 1, error=kind, message=message, source=source))
+
+    def _read(self, entry: Any) -> None:
+        """What could not be read of an entry in earlier runs, and can be now, is on record no more as a failure."""
+        source = _source_of(entry)
+        for what in sorted(self._unread.pop(source, ())) if source is not None else ():
+            self._log.add(Record("read", None, what, "", now(), 1, source=source))
 
     def _fail(self, collection: str | None, item_id: str, error: str, message: str, attempts: int) -> None:
         row = {"collection": collection, "item_id": item_id, "error": error, "message": message, "attempts": attempts}
@@ -293,10 +310,16 @@ READ_AHEAD = 32
 """Items whose JSON is fetched at once, where each is a URL."""
 
 
-def _found(items: Any, on_error: OnError, storage: StorageOptions) -> Iterator[Found]:
-    """The items, each with the href of its JSON; files behind URLs are fetched some at a time, for each takes a while."""
+def _found(
+    items: Any, on_error: Callable[[Any, str, Exception], None], on_read: Callable[[Any], None], storage: StorageOptions
+) -> Iterator[Found]:
+    """The items, each with the href of its JSON; files behind URLs are fetched some at a time, for each takes a while.
+
+    ``on_error`` is told of an entry of ``items``, of what could not be read of it, and why; ``on_read`` of each entry afterwards.
+    """
     if not isinstance(items, (list, tuple, Iterator)):
-        yield from plain_items(items, on_error=on_error, open_file=storage.open_file)
+        yield from plain_items(items, on_error=partial(on_error, items), open_file=storage.open_file)
+        on_read(items)
         return
     entries = iter(items)
     nothing = True
@@ -306,18 +329,27 @@ def _found(items: Any, on_error: OnError, storage: StorageOptions) -> Iterator[F
             fetched = {position: pool.submit(_fetch, entry, storage) for position, entry in enumerate(batch) if _is_url(entry)}
             for position, entry in enumerate(batch):
                 if position not in fetched:  # also a file of very many: one after another
-                    yield from open_items([entry], How(on_error, storage.open_file))
-                    continue
-                found, errors = fetched[position].result()
-                yield from found
-                for what, error in errors:
-                    on_error(what, error)
+                    yield from open_items([entry], How(partial(on_error, entry), storage.open_file))
+                else:
+                    found, errors = fetched[position].result()
+                    yield from found
+                    for what, error in errors:
+                        on_error(entry, what, error)
+                on_read(entry)
     if nothing:
         yield from plain_items(items)  # says what would have been accepted
 
 
 def _is_url(entry: Any) -> bool:
     return isinstance(entry, str) and "://" in entry
+
+
+def _source_of(entry: Any) -> str | None:
+    """The name of a file or URL of items, the same in each run; None if the entry is something else."""
+    if not isinstance(entry, (str, os.PathLike)):
+        return None
+    path = os.fspath(entry)
+    return unsigned_href(path) if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def _fetch(entry: str, storage: StorageOptions) -> tuple[list[Found], list[tuple[str, Exception]]]:
