@@ -14,7 +14,7 @@ import pyproj
 import pytest
 import shapely
 from chip_layouts import PLACES, chips, kilometres, layouts
-from command_line import run
+from command_line import refused, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -253,9 +253,7 @@ def test_split_then_audit(written: str, tmp_path: Any) -> None:
     leak = run("audit", out, "--buffer-km", 30)
     assert leak.exit_code == 3
     assert leak.output.startswith("LEAK: ")
-    missing = run("audit", written)
-    assert missing.exit_code == 1
-    assert "split" in missing.stderr
+    refused(run("audit", written), r"no column 'split' of splits; make one with xchip\.split")
 
 
 def test_a_split_without_chips_is_told(written: str, tmp_path: Any) -> None:
@@ -264,6 +262,19 @@ def test_a_split_without_chips_is_told(written: str, tmp_path: Any) -> None:
     (whole,) = set(geopandas.read_parquet(tmp_path / "parts.parquet")["split"]) - {"buffer"}
     empty = " and ".join(name for name in ("train", "val", "test") if name != whole)
     assert f"Warning: no chip is in {empty}: there are few blocks of 2000 km; a smaller --block-km makes more" in done.stderr
+
+
+def test_blocks_that_are_smaller_than_chips_are_told(written: str, tmp_path: Any) -> None:
+    """Most chips are set aside then, and still smaller blocks would be no help."""
+    out = str(tmp_path / "parts.parquet")
+    done = run("split", written, "-o", out, "--block-km", 1, "--buffer-km", 0.9)
+    parts = geopandas.read_parquet(out)
+    assert (parts["split"] == "buffer").sum() > 350
+    assert "most are too near to another split; a --block-km above 1 sets fewer aside" in done.stderr
+    with pytest.warns(UserWarning, match="larger blocks or a smaller buffer may give some"):
+        split(geopandas.read_parquet(written), block_km=1, buffer_km=0.9)
+    with pytest.raises(ValueError, match=r"column 'split' has \{'buffer': 400\}; make one"):
+        audit(parts.assign(split="buffer"))
 
 
 def test_split_by_column_and_polygons(written: str, tmp_path: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,3 +202,40 @@ def test_info_on_every_scene_with_its_files(shared_data: Path) -> None:
 )
 def test_conditions_read_well(conditions: list, text: str) -> None:
     assert _conditions(conditions) == text
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------------
+
+WARNS = """
+import logging, warnings
+from xchip.cli.options import plain_warnings
+
+words = " ".join(f"word-{n}" for n in range(30))
+with plain_warnings():
+    warnings.warn(f"first {words}")
+    logging.getLogger("xchip").warning("second %s", words)
+    logging.getLogger("xchip").info("nothing that users need")
+"""
+
+
+def on_a_terminal(source: str, columns: int) -> str:
+    """What a script writes to stderr, where that is a terminal."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", source], stderr=theirs, check=True, env={**os.environ, "COLUMNS": str(columns)})
+        return os.read(ours, 65536).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_long_warnings_are_wrapped_on_a_terminal_only() -> None:
+    words = " ".join(f"word-{n}" for n in range(30))
+    lines = [f"Warning: first {words}", f"Warning: second {words}"]
+    done = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == lines
+    said = on_a_terminal(WARNS, 60)
+    assert max(map(len, said.splitlines())) <= 60
+    assert len(said.splitlines()) == 10
+    assert said.split() == " ".join(lines).split()  # no word is broken, none is lost

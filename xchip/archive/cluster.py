@@ -85,12 +85,11 @@ def slow_malloc(client: distributed.Client) -> str | None:
     slow = sum(answer is True for answer in answers.values())
     if not slow:
         return None
-    setting = ", ".join(f"{name}={value}" for name, value in MALLOC.items())
+    ((name, value),) = MALLOC.items()
     return (
         f"{slow} of {len(answers)} Dask workers run with Dask's own malloc settings, which make reading rasters up to three "
-        f"times slower; start them with {setting}, for instance by "
-        f"dask.config.set({{'distributed.nanny.pre-spawn-environ': {{**dask.config.get('distributed.nanny.pre-spawn-environ'), "
-        f"**{MALLOC}}}}}) before the cluster is made"
+        f"times slower; start them with {name}={value} in their environment, or, before a cluster is made in Python, say "
+        f'dask.config.set({{"distributed.nanny.pre-spawn-environ.{name}": "{value}"}})'
     )
 
 

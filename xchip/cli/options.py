@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -77,13 +81,32 @@ def _is_of_a_client(error: Exception) -> bool:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show warnings by what they say, without the line of code that they come from."""
+    """Show warnings by what they say, without the line of code that they come from; those of the log "xchip" too."""
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *place: click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    warnings.showwarning = lambda message, *place: say_warning(message)
+    log, handler = logging.getLogger("xchip"), _LogToUsers(logging.WARNING)
+    log.addHandler(handler)
     try:
         yield
     finally:
+        log.removeHandler(handler)
         warnings.showwarning = before
+
+
+class _LogToUsers(logging.Handler):
+    """Shows records of a log as warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say_warning(record.getMessage())
+
+
+def say_warning(message: object) -> None:
+    """Show a warning: on a terminal in lines that end between words, elsewhere in one line, as tools that read logs like it."""
+    text = " ".join(f"Warning: {message}".split())
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    click.echo(text, err=True)
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import PROBLEMS, archive_access, storage_of
+from xchip.cli.options import PROBLEMS, archive_access, say_warning, storage_of
 
 
 @click.command()
@@ -74,7 +74,7 @@ def split(
     from xchip.archive.parquet import write_index
     from xchip.archive.read import rows_of
     from xchip.selection.rows import lazy_rows
-    from xchip.selection.split import SHARES
+    from xchip.selection.split import BUFFER, SHARES
     from xchip.selection.split import split as divide
 
     storage = storage_of(**access)
@@ -101,8 +101,11 @@ def split(
     click.echo(f"written to {output}")
     empty = [name for name in (SHARES if shares is None else shares) if name not in counts.index]
     if empty and by == "block" and layer is None:  # else all rows were at hand, and `divide` has warned
-        way_out = f"there are few blocks of {block_km:g} km; a smaller --block-km makes more"
-        click.echo(f"Warning: no chip is in {' and '.join(empty)}: {way_out}", err=True)
+        if 2 * counts.get(BUFFER, 0) > counts.sum():
+            way_out = f"most are too near to another split; a --block-km above {block_km:g} sets fewer aside"
+        else:
+            way_out = f"there are few blocks of {block_km:g} km; a smaller --block-km makes more"
+        say_warning(f"no chip is in {' and '.join(empty)}: {way_out}")
 
 
 def _shares(pairs: tuple[str, ...]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from xchip.archive.read import column_names
 from xchip.selection.dates import PlaceTimes, least_time, microseconds
 from xchip.selection.near import MEASURED, Reach, Tree, empty, pair_distances, search
 from xchip.selection.report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitPair
@@ -86,6 +87,8 @@ def audit(
     apart = None if gap is None else pd.Timedelta(gap)
     if apart is not None and not apart >= pd.Timedelta(0):
         raise ValueError(f"gap is a length of time of 0 or more, got {gap!r}")
+    if column not in column_names(index, storage=storage):
+        raise ValueError(f"the index has no column {column!r} of splits; make one with xchip.split, or name another (column=)")
     wanted = list(dict.fromkeys(["geometry", column, "datetime", "item_id", "chip_id", *BALANCED, *columns]))
     frame = _frame(index, wanted, {column, *columns}, storage)
     labels = column_of(frame, column)
@@ -94,7 +97,8 @@ def audit(
     used = labels.notna().to_numpy() & ~labels.isin(list(ignore)).to_numpy() & ~nowhere
     left_out = labels[~used].astype(object).where(~nowhere[~used], "without footprint").fillna("none").value_counts()
     if not used.any():
-        raise ValueError(f"no chip is in a split: column {column!r} has {dict(left_out)}; make one with xchip.split")
+        found = {value: int(count) for value, count in left_out.items()}
+        raise ValueError(f"no chip is in a split: column {column!r} has {found}; make one with xchip.split")
     frame, geometry = frame[used], geometry[used]
     side, names = pd.factorize(labels[used], sort=True)
     chips = _chips(frame, geometry, side)

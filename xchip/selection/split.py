@@ -126,10 +126,12 @@ def split(
     found.attrs[SPLIT_ATTRIBUTE] = json.dumps(plan.options() | {"chips": counts | without})
     missing = [name for name, count in counts.items() if not count]
     if missing and len(frame):
+        if 2 * without[BUFFER] > len(frame):  # blocks that are small beside chips and buffer are nothing but border
+            way_out = "most are too near to another split: larger blocks or a smaller buffer"
+        else:
+            way_out = "smaller blocks, a smaller buffer or another seed"
         warnings.warn(
-            f"no chip is in {missing} ({len(frame):,} chips: {counts | without}); smaller blocks, a smaller buffer or another "
-            "seed may give some",
-            stacklevel=2,
+            f"no chip is in {missing} ({len(frame):,} chips: {counts | without}); {way_out} may give some", stacklevel=2
         )
     return found
 
