@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from mkdocs.exceptions import PluginError
@@ -32,7 +33,7 @@ REFERENCE = {
     "Files of chips": "prechip export_chips ExportReport Cubes Shards GeoTiffs ZarrStore",
     "Pictures": "plot preview",
     "Sensors and quality": "SensorProfile QualityClass sensors quality",
-    "Processors": "processors",
+    "Processors": "processors processors.recipe processors.choose",
     "Tests": "testing",
 }
 WIDTH = 100
@@ -74,10 +75,13 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def readme() -> str:
-    """The README; links to files that are no pages lead nowhere here, so only their text stays."""
-    text = (ROOT / "README.md").read_text()
+    """The README, with links to the pages of the examples."""
     known = "|".join(script.stem for script in scripts())
-    text = re.sub(rf"\]\(examples/({known})\.py\)", r"](examples/\1.md)", text)
+    return pages_linked(re.sub(rf"\]\(examples/({known})\.py\)", r"](examples/\1.md)", (ROOT / "README.md").read_text()))
+
+
+def pages_linked(text: str) -> str:
+    """Links to files that are no pages lead nowhere here, so only their text stays."""
     return re.sub(r"(?<!!)\[([^]]*)\]\((?!https?:|#|examples/\w+\.md)[^)]*\)", r"\1", text)
 
 
@@ -97,19 +101,19 @@ def markdown_of(script: str) -> str:
     for cell in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
         head, _, body = cell.partition("\n")
         if "[markdown]" in head:
-            parts.append("\n".join(line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines()))
+            lines = (line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines())
+            parts.append(pages_linked("\n".join(lines)))
         else:
             parts.append(f"```python\n{body.strip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 
 def reference_pages() -> dict[str, list[str]]:
-    """Title -> public names, of the names that there are."""
-    placed = {name for names in REFERENCE.values() for name in names.split()}
-    if missing := set(xchip.__all__) - placed:
+    """Title -> public names."""
+    pages = {title: names.split() for title, names in REFERENCE.items()}
+    if missing := set(xchip.__all__) - {name for names in pages.values() for name in names}:
         raise PluginError(f"{sorted(missing)} are public names of xchip; say in REFERENCE on which page they belong")
-    pages = {title: [name for name in names.split() if name in xchip.__all__] for title, names in REFERENCE.items()}
-    return {title: names for title, names in pages.items() if names}
+    return pages
 
 
 def reference(title: str, names: list[str]) -> str:
@@ -119,7 +123,7 @@ def reference(title: str, names: list[str]) -> str:
         options = "    options:\n      show_root_full_path: false"
         parts.append(f"`.chips` is there on every Dataset and DataArray.\n\n::: xchip.accessor.ChipsAccessor\n{options}")
     for name in names:
-        value = getattr(xchip, name)
+        value = resolve_name(f"xchip.{name}")
         options = f"\n    options:\n      members: {members(value)}" if inspect.ismodule(value) else ""
         parts.append(f"::: xchip.{name}{options}")
     return "\n\n".join(parts) + "\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,5 +49,10 @@ def test_the_reference_builds(tmp_path: Path) -> None:
     pages = "".join(path.read_text() for path in (tmp_path / "reference").rglob("index.html"))
     assert [name for name in xchip.__all__ if f'id="xchip.{name}"' not in pages] == []
     assert all(f'id="xchip.accessor.ChipsAccessor.{name}"' in pages for name in ("grid", "index", "extract", "map"))
+    for name in ("processors.process", "processors.recipe.Recipe", "testing.write_scene", "quality.values"):
+        assert f'id="xchip.{name}"' in pages, name
+    edge = re.search(r"<code>edge</code></b>(.*?)–", (tmp_path / "reference/archives/index.html").read_text(), re.DOTALL)
+    assert edge is not None
+    assert "'drop'" in html.unescape(edge[1])  # a description that it shares with others, but not their default
     commands = (tmp_path / "command-line" / "index.html").read_text()
     assert all(f'id="xchip-{name}"' in commands for name in ("index", "merge", "status", "verify", "info", "demo"))

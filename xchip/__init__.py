@@ -57,7 +57,7 @@ _HOMES = {
     "stitch": "xchip.stitching",
     "write_index": "xchip.archive.parquet",
 }
-_MODULES = ("quality", "sensors", "testing")
+_MODULES = ("processors", "quality", "sensors", "testing")
 
 __all__ = [
     "AuditReport",
@@ -94,6 +94,7 @@ __all__ = [
     "plot",
     "prechip",
     "preview",
+    "processors",
     "quality",
     "read_index",
     "sample",
@@ -107,7 +108,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from xchip import quality, sensors
+    from xchip import processors, quality, sensors
     from xchip.archive.build import index_items
     from xchip.archive.explain import explain_items
     from xchip.archive.merging.merge import merge_indexes

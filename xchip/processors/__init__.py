@@ -1,6 +1,9 @@
 """Recipes, one per data source, over one pipeline: choose items, stage their files, build the index.
 
 `xchip.processors.process` is the pipeline; `xchip.processors.recipe` says what a recipe is, and `find` gives one by its name.
+
+>>> find("naip").summary
+'Index NAIP aerial photographs of the United States, a place at a time.'
 """
 
 from __future__ import annotations
