@@ -49,6 +49,7 @@ def test_the_reference_builds(tmp_path: Path) -> None:
     pages = "".join(path.read_text() for path in (tmp_path / "reference").rglob("index.html"))
     assert [name for name in xchip.__all__ if f'id="xchip.{name}"' not in pages] == []
     assert all(f'id="xchip.accessor.ChipsAccessor.{name}"' in pages for name in ("grid", "index", "extract", "map"))
+    assert "<blockquote>" not in pages  # an example outside of its section would be one
     for name in ("processors.process", "processors.recipe.Recipe", "testing.write_scene", "quality.values"):
         assert f'id="xchip.{name}"' in pages, name
     edge = re.search(r"<code>edge</code></b>(.*?)–", (tmp_path / "reference/archives/index.html").read_text(), re.DOTALL)

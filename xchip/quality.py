@@ -1,5 +1,7 @@
 """Pixel quality: one class a pixel for every product, and rules that say how to get there, as data.
 
+Examples
+--------
 >>> mask = values("mask", {NODATA: [0], CLOUD: [2, 3]}, source="flight manual, table 3")
 >>> flags = bits("flags", {CLOUD: [1, 2], WATER: [(4, 2, 0b11)]}, source="bits 1 and 2; bits 4-5 = 11")
 >>> mask.codes(np.array([0, 1, 2], "uint8")).tolist(), flags.codes(np.array([0b100, 0b110000], "uint16")).tolist()

@@ -1,7 +1,9 @@
 """What is known of each product: its bands, its quality band, and the names that catalogues give them. A sensor is a row of data.
 
-Add one in a few lines, or change a rule, without subclassing:
+Add one in a few lines, or change a rule, without subclassing.
 
+Examples
+--------
 >>> from dataclasses import replace
 >>> from xchip.quality import CLOUD, NODATA, values
 >>> mine = SensorProfile("my-drone", bands=(BandSpec("red", keys=("b1",)), BandSpec("mask")),

@@ -2,6 +2,8 @@
 
 `xchip.processors.process` is the pipeline; `xchip.processors.recipe` says what a recipe is, and `find` gives one by its name.
 
+Examples
+--------
 >>> find("naip").summary
 'Index NAIP aerial photographs of the United States, a place at a time.'
 """
