@@ -239,3 +239,32 @@ def test_long_warnings_are_wrapped_on_a_terminal_only() -> None:
     assert max(map(len, said.splitlines())) <= 60
     assert len(said.splitlines()) == 10
     assert said.split() == " ".join(lines).split()  # no word is broken, none is lost
+
+
+# -- where nothing can be written --------------------------------------------------------------------------------------
+
+WRITERS = {
+    "index": ["{item}", "-o", "{place}/a.parquet"],
+    "merge": ["{index}", "-o", "{place}/a.parquet"],
+    "plot": ["{index}", "-o", "{place}/a.png"],
+    "preview": ["{index}", "-o", "{place}/a.png"],
+    "sample": ["{index}", "-n", "1", "-o", "{place}/a.parquet"],
+    "split": ["{index}", "-o", "{place}/folder"],
+    "audit": ["{index}", "--json", "{place}/a.json"],
+    "series": ["{index}", "-o", "{place}/folder/a.parquet"],
+    "stats": ["{index}", "-o", "{place}/a.yaml"],
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_what_can_not_be_written_is_told_before_any_work(items: list[Path], tmp_path: Path, command: str) -> None:
+    """The index is none, so that a command that began to work would complain of it."""
+    (tmp_path / "place").write_text("a file")
+    (tmp_path / "index.parquet").write_text("no index")
+    names = {"item": items[0], "index": tmp_path / "index.parquet", "place": tmp_path / "place"}
+    refused(run(command, *(word.format(**names) for word in WRITERS[command])), "can't write '.*place.*' is a file and no folder")
+    assert (tmp_path / "place").read_text() == "a file"
+    (tmp_path / "place").unlink()
+    (tmp_path / "place").mkdir(mode=0o500)
+    if not os.access(tmp_path / "place", os.W_OK):  # root may write everywhere
+        refused(run(command, *(word.format(**names) for word in WRITERS[command])), "may not write in the folder '.*place'")

@@ -93,7 +93,7 @@ def preview(
         raise ValueError(f"n is the number of chips on the sheet, at least 1, got {n}")
     frame = columns_of(rows, _ROWS, storage)
     if frame.empty:
-        raise ValueError("there are no rows to show")
+        raise ValueError("there are no rows to show: the index has none, or a filter or bbox keeps none")
     total = len(frame)
     if total > n and seed is not None:
         frame = frame.iloc[np.sort(np.random.default_rng(seed).choice(total, n, replace=False))]

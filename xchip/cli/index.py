@@ -11,7 +11,7 @@ import click
 
 import xchip
 from xchip.cli.items import Source
-from xchip.cli.options import FRACTION, Pixels, archive_of, chained, storage_of
+from xchip.cli.options import FRACTION, Pixels, archive_of, chained, storage_of, writable
 from xchip.cli.running import cluster_of, conclude, one_crew, share_of, share_options, stoppable, take, worker_options
 
 grid_options = chained(
@@ -146,6 +146,7 @@ def _write_file(ctx: click.Context, source: Source, output: str, recipe: dict[st
             raise click.UsageError(f"{option} is for archives, and {output} is one file; give a folder, and merge it later.")
     from xchip.progress import Progress, SceneTasks
 
+    writable(None, None, output)
     lazy = xchip.index_items(source.items(), recipe.pop("size"), **recipe)
     with cluster_of(options) as client:
         if client is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_access, chained, storage_of
+from xchip.cli.options import archive_access, chained, storage_of, writable
 from xchip.cli.rows import box_of, filters_of, names_of
 from xchip.cli.running import take
 
@@ -84,6 +84,7 @@ def _picture_file(path: str) -> str:
     """The path of a picture, refused before anything is read if it can't be written."""
     if Path(path).suffix.lower() not in (".png", ".svg", ".pdf", ".jpg", ".jpeg"):
         raise click.BadParameter(f"{path!r} is no picture: it ends in .png, .svg, .pdf or .jpg.")
+    writable(None, None, path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -112,6 +113,31 @@ def say_warning(message: object) -> None:
 def one_line(error: BaseException) -> str:
     """The message of an error, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def writable(ctx: click.Context | None, param: click.Parameter | None, value: str | None) -> str | None:
+    """An option's path of what is to be written, refused before any work is done if it can't be; URLs are not looked at.
+
+    Raises
+    ------
+    OSError
+        If the folder is none, or if nothing may be written there.
+    """
+    if not value or "://" in value:
+        return value
+    path = os.path.abspath(os.path.expanduser(value))
+    place = path
+    while not os.path.exists(place):  # folders that are missing are made
+        place = os.path.dirname(place)
+    if place == path and not os.path.isdir(path):  # a file, which is replaced
+        if os.access(path, os.W_OK):
+            return value
+        place = os.path.dirname(path)
+    if not os.path.isdir(place):
+        raise NotADirectoryError(f"can't write {value!r}: {place!r} is a file and no folder; give another path")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"can't write {value!r}: you may not write in the folder {place!r}; give another path")
+    return value
 
 
 class Pixels(click.ParamType):  # type: ignore[type-arg]

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import PROBLEMS, archive_access, say_warning, storage_of
+from xchip.cli.options import PROBLEMS, archive_access, say_warning, storage_of, writable
 
 
 @click.command()
 @click.argument("index")
-@click.option("-o", "--output", required=True, help="Folder, URL or *.parquet file of the chosen chips.")
+@click.option("-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the chosen chips.")
 @click.option("-n", "--number", required=True, type=click.IntRange(0), help="How many chips.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Strata, such as sensor. May be repeated.")
 @click.option("--weights", metavar="COLUMN", help="How likely each chip is drawn, such as clear_fraction.")
@@ -33,7 +33,9 @@ def sample(
 
 @click.command()
 @click.argument("index")
-@click.option("-o", "--output", required=True, help="Folder, URL or *.parquet file of the index with its splits.")
+@click.option(
+    "-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the index with its splits."
+)
 @click.option(
     "--share",
     multiple=True,
@@ -126,7 +128,9 @@ def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
 @click.option("--gap", metavar="TIME", help="Only chips that are no further apart in time leak, such as 30D.")
 @click.option("--column", default="split", show_default=True, help="The column of splits.")
 @click.option("--balance", multiple=True, metavar="COLUMN", help="A column more whose balance is of interest. May be repeated.")
-@click.option("--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there too.")
+@click.option(
+    "--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False), callback=writable, help="Write the report there too."
+)
 @archive_access
 @click.pass_context
 def audit(

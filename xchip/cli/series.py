@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xchip.cli.index import limit_options
-from xchip.cli.options import archive_access, storage_of
+from xchip.cli.options import archive_access, storage_of, writable
 from xchip.cli.running import take
 
 _LIMITS = "max_nodata max_defective max_cloud max_shadow max_snow max_water min_clear"
@@ -16,7 +16,7 @@ _LIMITS = "max_nodata max_defective max_cloud max_shadow max_snow max_water min_
 
 @click.command()
 @click.argument("index")
-@click.option("-o", "--output", required=True, help="Folder, URL or *.parquet file of the sequences.")
+@click.option("-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the sequences.")
 @click.option("--window", metavar="TIME", help="One chip of each 30D, month, quarter, year, or '2 months'.  [default: all dates]")
 @click.option("--edge", "edges", multiple=True, metavar="DATE", help="In place of --window: where periods begin and end; repeat.")
 @click.option("--start", metavar="DATE", help="Only dates from then on; periods begin there.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_of, say_progress, storage_of
+from xchip.cli.options import archive_of, say_progress, storage_of, writable
 from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
 from xchip.cli.running import cluster_of, one_crew, take
 from xchip.cli.settings import also_from, from_command_line, missing, strongest, url_of_bucket
@@ -32,7 +32,9 @@ _FOR_AN_INDEX = ("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sampl
 )
 @click.command()
 @click.argument("index", required=False)
-@click.option("-o", "--output", help="File *.json or *.yaml, a path or a URL.  [default: YAML to the standard output]")
+@click.option(
+    "-o", "--output", callback=writable, help="File *.json or *.yaml, a path or a URL.  [default: YAML to the standard output]"
+)
 @click.option("--cubes", metavar="FOLDER", help="Folder or URL of cubes, as `xchip prechip` writes them, in place of INDEX.")
 @click.option("--chip-bucket", metavar="BUCKET", help="Bucket of the cubes: the same as --cubes s3://BUCKET.")
 @click.option(
