@@ -241,6 +241,15 @@ def test_long_warnings_are_wrapped_on_a_terminal_only() -> None:
     assert said.split() == " ".join(lines).split()  # no word is broken, none is lost
 
 
+def test_a_reader_that_has_read_enough_is_no_error(items: list[Path]) -> None:
+    command = [str(Path(sys.executable).parent / "xchip"), "info", str(items[0])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as info:
+        assert info.stdout is not None
+        info.stdout.close()  # as `head -0`
+        assert info.stderr is not None
+        assert info.stderr.read() == ""
+
+
 # -- where nothing can be written --------------------------------------------------------------------------------------
 
 WRITERS = {

@@ -193,6 +193,7 @@ def test_a_collection_that_is_not_there(api: str) -> None:
         ({"query": {"a": {"in": 1}}}, "'in' takes list"),
         ({"query": {"a": {"lt": None}}}, "'lt' takes str"),
         ({"query": "cloudy"}, "'cloudy' is not like eo:cloud_cover<20"),
+        *(({"query": f"eo:cloud_cover{slip}"}, f"cover{slip}' is not like") for slip in ("=<20", "= >20", "<=", "<==20", "=")),
         ({"sortby": [{"field": "a", "direction": "up"}]}, "sortby .* is not like"),
         ({"sortby": "-"}, "sortby '-' is not like"),
         ({"limit": 0}, "limit must be from 1"),

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -63,8 +64,8 @@ class Commands(click.Group):
             with nullcontext() if ctx.params["debug"] else plain_warnings():
                 return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
-            if ctx.params["debug"]:
-                raise
+            if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _nobody_reads(error)):
+                raise  # click ends quietly where a command such as head has read enough
             raise click.ClickException(one_line(error)) from error
         except Exception as error:
             if ctx.params["debug"] or not _is_of_a_client(error):
@@ -73,6 +74,11 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _nobody_reads(error: BrokenPipeError) -> bool:
+    """Whether it was the output that broke, and not a connection: `click.echo` raised it."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _is_of_a_client(error: Exception) -> bool:

@@ -191,7 +191,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     **{"startsWith": str.startswith, "endsWith": str.endswith, "contains": operator.contains, "in": _either},
 }
 _SYMBOLS = {"<=": "lte", ">=": "gte", "!=": "neq", "==": "eq", "=": "eq", "<": "lt", ">": "gt"}
-_SENTENCE = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*")
+_SENTENCE = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|!=|==|=|<|>)(?!\s*[<>=])\s*(.+?)\s*")
 EVERYWHERE = ("eq", "neq", "lt", "lte", "gt", "gte")
 """Operators that every server with the query extension takes; the others are refused by some."""
 
@@ -240,7 +240,8 @@ class Comparison:
 def comparisons(query: Any) -> tuple[Comparison, ...]:
     """A query from ``{"eo:cloud_cover": {"lt": 20}}``, or from one or more sentences such as "eo:cloud_cover<20".
 
-    In a sentence a value that reads as JSON is that (20, true, "20" in quotes), and text otherwise.
+    In a sentence a value that reads as JSON is that (20, true, "20" in quotes), and text otherwise; "=<20" is refused as
+    a slip: text that begins so has to be in quotes.
 
     Raises
     ------
@@ -267,7 +268,7 @@ def comparisons(query: Any) -> tuple[Comparison, ...]:
 def _sentence(text: Any) -> Comparison:
     match = _SENTENCE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"query {text!r} is not like eo:cloud_cover<20 (one of {' '.join(_SYMBOLS)})")
+        raise ValueError(f"condition {text!r} is not like eo:cloud_cover<20 (one of {' '.join(_SYMBOLS)})")
     name, symbol, value = match.groups()
     try:
         plain = json.loads(value)
