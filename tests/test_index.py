@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import geopandas.testing
@@ -77,6 +78,12 @@ def test_lazy_and_immediate_indexes_are_equal() -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(computed.reset_index(drop=True)), pd.DataFrame(expected))
     inside = lazy.spatial_partitions.iloc[0].buffer(1e-9)
     assert computed.geometry.within(inside).all()
+
+
+@pytest.mark.parametrize("value", ["0.3", 30, -0.1, float("nan"), [0.3]])
+def test_limits_are_fractions(value: Any) -> None:
+    with pytest.raises(ValueError, match="max_cloud is a fraction from 0 to 1, got"):
+        synthetic_stack(shape=(64, 64)).chips.index(32, max_cloud=value)
 
 
 def test_limits_act_on_fractions() -> None:

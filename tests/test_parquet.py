@@ -173,3 +173,11 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="schema must be one of"):
         xchip.write_index(rows, tmp_path / "a.parquet", schema="mine")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.GeoParquet", "a.gpkg"])
+def test_names_of_other_files_are_no_folders(tmp_path: Path, name: str) -> None:
+    index = synthetic_stack(shape=(64, 64)).chips.index(32, item_id="scene")
+    with pytest.raises(ValueError, match=rf"one file \*\.parquet or a folder of them, got '.*{name}'"):
+        xchip.write_index(index, tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -65,7 +65,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            if value is not None and not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
                 raise ValueError(f"{name} is a fraction from 0 to 1, got {value!r}")
 
     def keep(self, fractions: np.ndarray) -> np.ndarray:

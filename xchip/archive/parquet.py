@@ -63,7 +63,7 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
     Raises
     ------
     ValueError
-        If the index's columns are missing, or for an unknown schema.
+        If the index's columns are missing, for an unknown schema, or if the path ends like a file of another format.
     FileExistsError
         If the folder holds Parquet files that are no index parts.
 
@@ -82,6 +82,8 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
     if missing:
         raise ValueError(f"not an index: the columns {missing} are missing")
     text = os.fspath(path)
+    if text.lower().endswith(_OTHER_FILES):
+        raise ValueError(f"an index is one file *.parquet or a folder of them, got {text!r}")
     target: _Target = _RemoteTarget(text) if "://" in text else _LocalTarget(text)
     options = getattr(index, "_meta", index).attrs.get(GRID_ATTRIBUTE)
     if text.endswith(".parquet"):
@@ -89,6 +91,10 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
     else:
         target.write_many(index, schema, options)
     return text
+
+
+_OTHER_FILES = (".csv", ".feather", ".fgb", ".geojson", ".geoparquet", ".gpkg", ".json", ".pq", ".shp")
+"""Ends of names that nobody gives a folder."""
 
 
 class _LocalTarget:
