@@ -86,6 +86,22 @@ def test_limits_are_fractions(value: Any) -> None:
         synthetic_stack(shape=(64, 64)).chips.index(32, max_cloud=value)
 
 
+def test_a_limit_that_is_not_known_is_told_from_those_that_are(tmp_path: Path) -> None:
+    ds = synthetic_stack(shape=(64, 64))
+    calls = (
+        lambda: ds.chips.index(32, max_clod=0.1),
+        lambda: ds.chips.explain(32, max_clod=0.1),
+        lambda: xchip.index_items([], 32, max_clod=0.1),
+        lambda: xchip.explain_items([], 32, max_clod=0.1),
+        lambda: xchip.build_index([], tmp_path / "a", 32, max_clod=0.1),
+        lambda: xchip.export_chips(ds.chips.index(32), tmp_path / "b", max_clod=0.1),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"'max_clod' is no parameter here; limits are max_nodata, .*, min_clear"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_limits_act_on_fractions() -> None:
     ds = stack()
     rows = ds.chips.index(32)

@@ -24,7 +24,7 @@ LAYERS = (
         "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display "
         "placement blend stitching mapping explanation moments",
     ),
-    ("table", "index explain"),
+    ("table", "limits index explain"),
     ("face", "accessor"),
     ("edges", "stac archive export picture cells palette axes plotting sheets progress selection"),
     ("recipes", "processors"),

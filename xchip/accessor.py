@@ -170,14 +170,15 @@ class ChipsAccessor:
         >>> rows.chip_id.tolist()[:2], rows.col_off.tolist()[:2]
         (['synthetic-0-0-0', 'synthetic-0-1-0'], [0, 256])
         """
-        from xchip.index import Limits, array_index
+        from xchip.index import array_index
+        from xchip.limits import limits_of
 
         return array_index(
             self._obj,
             size,
             quality=quality,
             item_id=item_id,
-            limits=Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
+            limits=limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
             stride=stride,
             edge=edge,
             anchor=anchor,
@@ -221,14 +222,14 @@ class ChipsAccessor:
         (6, 4, 600000)
         """
         from xchip.explain import explain_array
-        from xchip.index import Limits
+        from xchip.limits import limits_of
 
         return explain_array(
             self._obj,
             size,
             quality=quality,
             item_id=item_id,
-            limits=Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
+            limits=limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
             threads=threads,
             stride=stride,
             edge=edge,

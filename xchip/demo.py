@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import xchip
 
 PLACE = 7
@@ -73,6 +75,8 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
     from xchip.testing import write_scene
 
     require_matplotlib()
+    if max(np.atleast_1d(size)) > pixels:
+        raise ValueError(f"no chip of {size} pixels fits into a scene of {pixels} x {pixels}; choose a smaller --size")
     names = {"scenes": "scenes", "index": "index.parquet", "map": "index.png", "sheet": "chips.png"}
     paths = {name: str(folder / file) for name, file in names.items()}
     skies = "1 sky" if scenes == 1 else f"{scenes} skies"
@@ -92,8 +96,6 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
         xchip.write_index(index, paths["index"])
 
     rows = geopandas.read_parquet(paths["index"])
-    if rows.empty:
-        raise ValueError(f"no chip of {size} pixels fits into a scene of {pixels} x {pixels}; choose a smaller --size")
     clear = rows[(rows["nodata_fraction"] == 0) & (rows["cloud_fraction"] < 0.3)]
     ds = xchip.stack(items)
     plot_scenes(rows, ds).savefig(paths["map"], dpi=110)

@@ -13,7 +13,8 @@ from xchip.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, 
 from xchip.counting import MAX_ROWS
 from xchip.explanation import CHIP_BYTES, Explanation, Figure, as_bytes, counted, counting_memory, memory_figure
 from xchip.grid import chip_grid
-from xchip.index import Limits, array_index
+from xchip.index import array_index
+from xchip.limits import Limits
 from xchip.quality import NodataRule
 
 SMALL_CHUNK = 250_000

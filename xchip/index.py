@@ -13,6 +13,7 @@ import numpy as np
 
 from xchip.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, pixel_grid, quality_of
 from xchip.grid import ChipGrid, chip_grid
+from xchip.limits import Limits
 from xchip.stats import FRACTIONS, class_counts, fractions_of
 
 if TYPE_CHECKING:
@@ -41,43 +42,6 @@ KEPT_CHIPS = 20_000
 
 GRID_ATTRIBUTE = "xchip_grid"
 """Key of a frame's ``attrs`` under which the grid options (size, stride, edge, anchor) travel to the file's metadata."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Which chips an index keeps; fractions in [0, 1]. A chip without valid pixels fails each limit but ``max_nodata``."""
-
-    max_nodata: float | None = None
-    """Largest nodata_fraction."""
-    max_defective: float | None = None
-    """Largest defective_fraction."""
-    max_cloud: float | None = None
-    """Largest cloud_fraction."""
-    max_shadow: float | None = None
-    """Largest shadow_fraction."""
-    max_snow: float | None = None
-    """Largest snow_fraction."""
-    max_water: float | None = None
-    """Largest water_fraction."""
-    min_clear: float | None = None
-    """Smallest clear_fraction."""
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
-                raise ValueError(f"{name} is a fraction from 0 to 1, got {value!r}")
-
-    def keep(self, fractions: np.ndarray) -> np.ndarray:
-        """Which of ``fractions`` (7, chips) pass: bool (chips,)."""
-        kept = np.ones(fractions.shape[1], bool)
-        for position, name in enumerate(self.__slots__[:-1]):
-            most = getattr(self, name)
-            if most is not None:
-                kept &= fractions[position] <= most  # False for NaN
-        if self.min_clear is not None:
-            kept &= fractions[-1] >= self.min_clear
-        return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def index_part_alone(item: Item, path: Path) -> None:
     """What xchip does for one item, without dask: understand, count, write."""
     from xchip.archive import build
     from xchip.archive.parquet import index_bytes
-    from xchip.index import Limits
+    from xchip.limits import Limits
 
     recipe = build.Recipe(256, None, "drop", "origin", None, None, Limits())
     scene = build.understand_for_index(item, None, recipe, header=None)

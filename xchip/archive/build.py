@@ -10,7 +10,8 @@ import numpy as np
 
 from xchip.archive.count import count_scene
 from xchip.grid import Anchor, ChipGrid, Edge, PixelGrid
-from xchip.index import IndexRows, ItemColumns, Limits, index_rows, lazy_index, options_text
+from xchip.index import IndexRows, ItemColumns, index_rows, lazy_index, options_text
+from xchip.limits import Limits, limits_of
 from xchip.quality import QualityRule
 from xchip.sensors import SensorProfile, find, recognise, rule_for_band
 from xchip.stac.harmonize import offset_in_file
@@ -101,7 +102,7 @@ def index_items(
     >>> index.npartitions, rows.chip_id.iloc[0]
     (2, 'synthetic-0-0-0')
     """
-    recipe = Recipe(size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    recipe = Recipe(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     if isinstance(size, ChipGrid):
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     options = options_text(recipe.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first

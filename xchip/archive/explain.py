@@ -12,7 +12,7 @@ from xchip.archive.cost import file_reads, pixel_bytes, requests, scene_memory, 
 from xchip.archive.storage import StorageOptions, header_reader
 from xchip.explanation import MAX_GROUPS, MAX_PROBLEMS, Explanation, Figure, Group, Tally, counted, memory_figure
 from xchip.grid import Anchor, ChipGrid, Edge
-from xchip.index import Limits
+from xchip.limits import limits_of
 from xchip.quality import QualityRule
 from xchip.sensors import SensorProfile
 from xchip.stac.items import HeaderNeeded, ReadHeader, collection_of, plain_items
@@ -74,7 +74,7 @@ def explain_items(
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     if sensor is not None:
         sensors.find(sensor)  # once here, rather than a refusal an item
-    recipe = Recipe(size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    recipe = Recipe(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     census = _Census(recipe, grid_options(recipe))
     storage = pixels or StorageOptions()
     read = header_reader(storage) if header else None

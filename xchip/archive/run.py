@@ -29,7 +29,7 @@ from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.archive.task import ArchiveError, Job, Prepare, identity_of
 from xchip.grid import Anchor, ChipGrid, Edge
-from xchip.index import Limits
+from xchip.limits import limits_of
 from xchip.progress import LOGGER, Progress
 from xchip.quality import QualityRule
 from xchip.sensors import SensorProfile
@@ -127,7 +127,7 @@ def build_index(
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     if attempts < 1:
         raise ValueError(f"attempts is at least 1, got {attempts}")
-    recipe = Recipe(size, stride, edge, anchor, sensor, quality, Limits(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    recipe = Recipe(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     parameters = parameters_of_recipe(recipe)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), storage or StorageOptions())
     job = Job(recipe, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)

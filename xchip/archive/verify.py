@@ -24,7 +24,8 @@ from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.archive.task import rows_of_item
 from xchip.grid import ChipGrid
-from xchip.index import EDGES, INTEGERS, Limits
+from xchip.index import EDGES, INTEGERS
+from xchip.limits import Limits
 from xchip.quality import QualityRule
 from xchip.stac.items import HeaderNeeded, ItemError
 from xchip.stats import FRACTIONS

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import Pixels
+from xchip.cli.options import Pixels, writable
 
 
 @click.command()
-@click.option("-o", "--output", default="xchip-demo", show_default=True, type=click.Path(file_okay=False), help="Folder.")
+@click.option(
+    "-o", "--output", default="xchip-demo", show_default=True, type=click.Path(file_okay=False), callback=writable, help="Folder."
+)
 @click.option("--scenes", default=3, show_default=True, type=click.IntRange(1, 12), help="How many scenes.")
 @click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip.")
 @click.option("--pixels", default=2048, show_default=True, type=click.IntRange(256, 10980), help="Height and width of a scene.")

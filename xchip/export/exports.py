@@ -24,7 +24,7 @@ from xchip.export.report import ExportReport
 from xchip.export.run import Run
 from xchip.export.shards import Shards
 from xchip.export.zarr_store import ZarrStore
-from xchip.index import Limits
+from xchip.limits import Limits, limits_of
 from xchip.stac.harmonize import Harmonize
 from xchip.stac.scene import ItemError
 from xchip.stats import FRACTIONS
@@ -189,7 +189,7 @@ def export_chips(
     kind = _format(format)
     number, parts = _checked(part, job, buffer, attempts, workers)
     storage = storage or StorageOptions()
-    frame = _chosen(index, bbox, filters, Limits(**limits), storage)
+    frame = _chosen(index, bbox, filters, limits_of(**limits), storage)
     root = os.fspath(out)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), target or storage)
     shuffled = kind.shuffled if shuffle is None else shuffle

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from xchip.index import SERIES, Limits
+from xchip.index import SERIES
+from xchip.limits import Limits
 from xchip.selection.dates import UNKNOWN, microseconds
 from xchip.selection.periods import edges_of, moment
 from xchip.selection.places import COLUMNS, places_of

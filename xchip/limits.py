@@ -1,0 +1,65 @@
+"""Which chips an index keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which chips an index keeps; fractions in [0, 1]. A chip without valid pixels fails each limit but ``max_nodata``."""
+
+    max_nodata: float | None = None
+    """Largest nodata_fraction."""
+    max_defective: float | None = None
+    """Largest defective_fraction."""
+    max_cloud: float | None = None
+    """Largest cloud_fraction."""
+    max_shadow: float | None = None
+    """Largest shadow_fraction."""
+    max_snow: float | None = None
+    """Largest snow_fraction."""
+    max_water: float | None = None
+    """Largest water_fraction."""
+    min_clear: float | None = None
+    """Smallest clear_fraction."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
+                raise ValueError(f"{name} is a fraction from 0 to 1, got {value!r}")
+
+    def keep(self, fractions: np.ndarray) -> np.ndarray:
+        """Which of ``fractions`` (7, chips) pass: bool (chips,)."""
+        kept = np.ones(fractions.shape[1], bool)
+        for position, name in enumerate(self.__slots__[:-1]):
+            most = getattr(self, name)
+            if most is not None:
+                kept &= fractions[position] <= most  # False for NaN
+        if self.min_clear is not None:
+            kept &= fractions[-1] >= self.min_clear
+        return kept
+
+
+def limits_of(**limits: Any) -> Limits:
+    """`Limits` out of what is left of a caller's keywords.
+
+    Raises
+    ------
+    TypeError
+        For a keyword that is no limit: most likely a name that was mistyped.
+
+    Examples
+    --------
+    >>> limits_of(max_clod=0.1)
+    Traceback (most recent call last):
+    TypeError: 'max_clod' is no parameter here; limits are max_nodata, max_defective, ...
+    """
+    for name in limits:
+        if name not in Limits.__slots__:
+            raise TypeError(f"{name!r} is no parameter here; limits are {', '.join(Limits.__slots__)}")
+    return Limits(**limits)
