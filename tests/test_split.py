@@ -104,7 +104,9 @@ def test_shares_are_met_over_many_blocks() -> None:
 def test_a_chip_wider_than_a_block_is_kept_where_all_blocks_agree() -> None:
     frame = chips("utm 33", metres=30_000, size=(2, 2))
     assert split(frame, {"all": 1.0}, block_km=10, buffer_km=0)["split"].unique().tolist() == ["all"]
-    with pytest.warns(UserWarning, match=r"no chip is in \['train', 'test'\].*smaller blocks"):
+    with pytest.warns(
+        UserWarning, match=r"no chip is in \['train', 'test'\].*too near to another split: larger blocks or a smaller buffer"
+    ):
         parts = split(frame, HALVES, block_km=10, buffer_km=0)
     assert parts["split"].unique().tolist() == ["buffer"]
 

@@ -184,7 +184,7 @@ def listed_assets(item: Item, names: Iterable[str], *, sensor: str | None = None
     """The item's assets that go by ``names``, each as it is; names that it has not are passed over.
 
     A name is the asset's key, without regard to case and ending, or, with a ``sensor``, one that any catalogue calls the band by.
-    The band that tells the sensor's clouds is kept in any case: without it every chip would pass for clear.
+    A band that tells the sensor's clouds is kept in any case: without one every chip would pass for clear.
 
     Raises
     ------
@@ -210,9 +210,10 @@ def listed_assets(item: Item, names: Iterable[str], *, sensor: str | None = None
 
     kept = [found(name) for name in names]
     if profile is not None and profile.quality:
-        quality = next(filter(None, map(found, profile.quality_bands)), None)
+        quality = [key for key in map(found, profile.quality_bands) if key is not None]
         known = sensors.recognise(item)
-        if quality is None and known is not None and known[0] == profile:
+        if not quality and known is not None and known[0] == profile:
             raise ValueError(f"it has no {' or '.join(profile.quality_bands)}, which tells the clouds of {profile.name}")
-        kept.append(quality)
+        if not set(quality) & set(kept):
+            kept += quality[:1]
     return {key: SAME for key in kept if key is not None}
