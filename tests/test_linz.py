@@ -19,6 +19,7 @@ from recipe_runs import buckets, three_runs
 from servers import RangeServer
 
 import xchip
+from xchip.archive.inspect import status
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.cli.sample_places import linz_surveys
@@ -237,6 +238,35 @@ def test_a_survey_that_is_not_there(tmp_path: Path) -> None:
     write_catalogue(tmp_path, {"otago/otago_2018_0.1m/rgb/2193": 1})
     with pytest.raises(FileNotFoundError):
         chosen(f"{tmp_path}/catalog.json", "otago/otago_2019_0.1m/rgb/2193")
+
+
+def test_a_scene_that_can_not_be_had_does_not_stop_its_survey(tmp_path: Path) -> None:
+    survey = "auckland/auckland_2022_0.075m/rgb/2193"
+    folder = tmp_path / "source"
+    write_catalogue(folder, {survey: 4})
+    for number in range(4):
+        write_picture(folder / survey / f"AZ30_10000_{number:04d}.tiff", 0.6, left=1_700_000 + 100 * number)
+    (tmp_path / "surveys.txt").write_text(f"{survey}\n")
+    gone, broken = (folder / survey / f"AZ30_10000_{number:04d}.json" for number in (1, 2))
+    gone.unlink()
+    broken.write_text("{")
+
+    with RangeServer(folder) as server:
+        options = {
+            "surveys": str(tmp_path / "surveys.txt"), "catalogue": f"{server.url}/catalog.json", "share": 1.0, "size": 50,
+            "storage": StorageOptions(), "pixels": StorageOptions(), "progress": False,
+        }  # fmt: skip
+        report = process("linz", tmp_path / "archive", 0, **options)
+        assert (report.done, report.failed) == (2, 2)
+        messages = dict(zip(report.failures["item_id"], report.failures["message"], strict=True))
+        assert messages.keys() == {"AZ30_10000_0001", "AZ30_10000_0002"}
+        assert "AZ30_10000_0001.json' is not there, though the survey names it" in messages["AZ30_10000_0001"]
+        assert "AZ30_10000_0002.json' is no JSON" in messages["AZ30_10000_0002"]
+        for path in (gone, broken):
+            write(path, scene(path.stem, "01GSEBA90"))
+        report = process("linz", tmp_path / "archive", 0, **options)
+        assert (report.done, report.skipped, report.failed) == (2, 2, 0)
+    assert status(tmp_path / "archive").failures.empty
 
 
 # What becomes of them

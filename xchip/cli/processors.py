@@ -175,13 +175,14 @@ def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
 
 def _list(recipe: Recipe, units: Any, given: dict[str, Any], pixels: StorageOptions) -> None:
     from xchip.processors.pipeline import choose_items
+    from xchip.processors.stage import PROBLEM
 
     nothing = True
     for item in choose_items(recipe, units, pixels=pixels, **given):
         nothing = False
         properties = item["properties"]
         cloud = properties.get("eo:cloud_cover")
-        when = properties.get("datetime") or properties.get("start_datetime")
+        when = properties.get("datetime") or properties.get("start_datetime") or item.get(PROBLEM)
         click.echo(f"{item.get('collection') or '-'} {item['id']} {when}" + ("" if cloud is None else f" {cloud:g} % cloud"))
     if nothing:
         click.echo(f"Nothing was found for {_called(units)}.")

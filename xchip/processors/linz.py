@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from xchip.archive.failures import insistently
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import reached
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
+from xchip.processors.stage import refused
 from xchip.stac.sources import resolve, resolved
 
 if TYPE_CHECKING:
@@ -123,10 +125,11 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
     if options["resolution"] <= 0:
         raise ValueError(f"resolution is a number of metres above 0, got {options['resolution']}")
     collection = resolve(f"./{unit.name}/collection.json", options["catalogue"])
-    hrefs = _links(collection, _read_json(collection, catalogue.pixels), "item")
+    survey = _read_json(collection, catalogue.pixels)
+    hrefs = _links(collection, survey, "item")
     chosen = some_of(hrefs, rng, options["share"], options["min_scenes"], options["max_scenes"])
     for start in range(0, len(chosen), AT_ONCE):
-        yield from _items(chosen[start : start + AT_ONCE], catalogue.pixels)
+        yield from _items(chosen[start : start + AT_ONCE], catalogue.pixels, survey.get("id"))
 
 
 def some_of(names: Iterable[str], rng: np.random.Generator, share: float, least: int, most: int) -> list[str]:
@@ -156,14 +159,30 @@ def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     return dict.fromkeys(options["assets"] or ("visual",), staging)
 
 
-def _items(hrefs: Sequence[str], storage: StorageOptions) -> Iterator[Item]:
+def _items(hrefs: Sequence[str], storage: StorageOptions, collection: Any) -> Iterator[Item]:
+    """The items at ``hrefs``. One that is not there, or is none, fails by itself, and under the name that it should have."""
     fs, _ = storage.filesystem(hrefs[0])
     paths = [storage.filesystem(href)[1] for href in hrefs]
     with reached(f"read items such as {hrefs[0]!r}"):
-        found = insistently(lambda: fs.cat(paths))
-    contents = [found[path] for path in paths] if isinstance(found, dict) else [found]
+        contents = insistently(lambda: _contents(fs, paths))
     for href, content in zip(hrefs, contents, strict=True):
-        yield resolved(_parsed(href, content), href)
+        try:
+            if content is None:
+                raise ValueError(f"{href!r} is not there, though the survey names it")
+            yield resolved(_parsed(href, content), href)
+        except ValueError as error:
+            name = posixpath.basename(href).partition(".")[0]
+            stand_in = {"type": "Feature", "id": name, "collection": collection, "properties": {}, "links": []}
+            yield refused(stand_in, str(error))
+
+
+def _contents(fs: Any, paths: Sequence[str]) -> list[bytes | None]:
+    """What files hold, read together; None for one that is not there."""
+    found = fs.cat(paths, on_error="return")
+    for content in found.values():
+        if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+            raise content
+    return [None if isinstance(found[path], Exception) else found[path] for path in paths]
 
 
 def _read_json(href: str, storage: StorageOptions) -> dict[str, Any]:

@@ -153,9 +153,12 @@ def chosen_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels:
 
 def planned_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels: StorageOptions) -> Iterator[Item]:
     """The items of units, with a note at each asset that is to be brought into the archive."""
-    from xchip.processors.stage import planned, refused
+    from xchip.processors.stage import PROBLEM, planned, refused
 
     for item in chosen_items(recipe, units, values, pixels):
+        if PROBLEM in item:
+            yield item
+            continue
         item = _with_sensor(item, recipe.sensor)
         try:
             yield planned(item, recipe.assets(item, values), copy=values["copy"])

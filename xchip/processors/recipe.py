@@ -107,7 +107,8 @@ Units = Callable[[Options], Sequence[Unit]]
 Choose = Callable[[Unit, Catalogue, "np.random.Generator", Options], Iterator[Item]]
 """(unit, catalogue, rng, options) -> the items of a unit, one after another, none twice. Whatever is random comes from ``rng``,
 which is seeded by the unit; the answer must not depend on the order in which a server gives items. It may correct items (give
-them a collection, say), and gives new dicts where it does."""
+them a collection, say), and gives new dicts where it does. For one that can't be had it may give what `stage.refused` makes: then
+that one fails, with the reason, and the others do not."""
 Assets = Callable[[Item, Options], Mapping[str, Staging]]
 """(item, options) -> key of each asset to keep, with what becomes of it. The others are left out of the archive's item."""
 
