@@ -235,7 +235,14 @@ def test_threads_workers_and_the_order_of_rows_change_no_bit(mixed: pd.DataFrame
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        assert band_stats(mixed, client=client).to_json() == expected
+        tasks = cluster.scheduler.transition_counter
+        assert band_stats(mixed, threads=2).to_json() == expected
+        assert band_stats(mixed, client=False).to_json() == expected
+        assert cluster.scheduler.transition_counter == tasks  # threads were asked for, and threads worked
+        for chosen in (None, client, client.scheduler.address):
+            assert band_stats(mixed, client=chosen).to_json() == expected
+            assert cluster.scheduler.transition_counter > tasks
+            tasks = cluster.scheduler.transition_counter
 
 
 def test_each_sensor_by_itself(mixed: pd.DataFrame, folder: Path) -> None:

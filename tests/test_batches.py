@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +281,13 @@ def test_bytes_come_once_over_http(tmp_path: Path) -> None:
         assert len(server.requests) < 0.5 * len(rows)
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_on_a_cluster(table: ChipTable, pixels: xr.Dataset) -> None:
     from distributed import Client, LocalCluster
 
@@ -294,6 +302,13 @@ def test_on_a_cluster(table: ChipTable, pixels: xr.Dataset) -> None:
             check(batch, pixels)
         with batches(table, 16, client=client) as interrupted:
             next(interrupted)
+        clients = set(cluster.scheduler.clients)
+        with batches(table, 16, seed=2, client=client.scheduler.address) as addressed:
+            assert ids(addressed) == expected
+        with batches(table, 16, client="tcp://127.0.0.1:1"):
+            pass  # nobody is asked before the first batch
+        assert ids(batches(table, 16, seed=2, client=False)) == expected
+        wait_until(lambda: set(cluster.scheduler.clients) == clients)  # the connection that batches made is closed
 
 
 def _read_in_child(table: ChipTable) -> tuple[list[str], int]:

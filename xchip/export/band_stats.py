@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from xchip.archive.cluster import client_of, slots
 from xchip.archive.storage import StorageOptions
 from xchip.export.chips import ChipTable, chip_source
 from xchip.export.numbers import check_whole, reading_threads
@@ -26,6 +27,7 @@ from xchip.progress import Tell, one_step, told
 from xchip.stac.harmonize import Harmonize
 
 if TYPE_CHECKING:
+    import distributed
     import pandas as pd
 
 UNIT_BYTES = 128 << 20
@@ -45,7 +47,7 @@ def band_stats(
     storage: StorageOptions | None = None,
     pixels: StorageOptions | None = None,
     threads: int | None = None,
-    client: Any = None,
+    client: distributed.Client | str | Literal[False] | None = None,
     progress: bool | Callable[[int, int], object] = True,
 ) -> BandStats:
     """Mean, standard deviation, minimum and maximum of each band over the chips of an index, in one pass.
@@ -72,7 +74,8 @@ def band_stats(
         That read and sum up, at least 1; by default one a core, and 16 where files are read over a network. Each needs
         memory for the pixels that it reads, at the most 128 MB or a chip.
     client
-        A ``distributed.Client``: its workers read and sum up.
+        A Dask client, or the address of a scheduler: its workers read and sum up. None: the client that is connected, unless
+        ``threads`` is given; else threads of this process. False: threads.
     progress
         True: a bar on a terminal or in a notebook, else the logger "xchip". A function is called with (chips that are done, all
         chips) now and then.
@@ -117,11 +120,11 @@ def band_stats(
         table = table if names is not None else with_bands(table, training_bands(table))
         tables.append((table, (some["nodata_fraction"] == 0).to_numpy()))
     total = sum(len(table.rows) for table, _ in tables)
-    with told(one_step(progress)) as report:
+    with client_of(False if client is None and threads is not None else client) as cluster, told(one_step(progress)) as report:
         tell = _Progress(total, report)
         return BandStats(
             tuple(
-                _summary(table, table_moments(table, whole, skip_nodata=skip_nodata, threads=threads, client=client, tell=tell))
+                _summary(table, table_moments(table, whole, skip_nodata=skip_nodata, threads=threads, client=cluster, tell=tell))
                 for table, whole in tables
             )
         )
@@ -226,7 +229,7 @@ def _run(job: _Job) -> Moments:
 def _in_order(jobs: Iterable[_Job], reader: ChipReader, threads: int | None, client: Any) -> Iterator[Moments]:
     """Results of jobs, in their order; only a few are begun before they are due."""
     if client is not None:
-        ahead = 2 * max(1, sum(client.nthreads().values()))
+        ahead = 2 * max(1, slots(client))
         small = (_Job(job.reader.only(job.rows), job.rows, job.whole, job.skip_nodata) for job in jobs)
         yield from _ahead(lambda job: client.submit(_run, job, pure=False), small, ahead)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,9 @@ from xchip.export.numbers import check_whole, reading_threads
 from xchip.export.plan import Epoch, epoch_plan
 from xchip.export.readers import ClusterReaders, Readers, ThreadReaders
 from xchip.stac.harmonize import Harmonize
+
+if TYPE_CHECKING:
+    import distributed
 
 BUFFER = 256
 """Chips that wait to be given out: some 335 MB of ten 16-bit bands of 256 x 256 pixels."""
@@ -135,7 +138,7 @@ def batches(
     start: Mapping[str, Any] | int = 0,
     threads: int | None = None,
     prefetch: int = 2,
-    client: Any = None,
+    client: distributed.Client | str | Literal[False] | None = None,
     items: Any = None,
     sensor: Any = None,
     harmonize: Harmonize = False,
@@ -180,7 +183,8 @@ def batches(
     prefetch
         Batches that are read ahead of the one that is given out.
     client
-        A ``distributed.Client``: its workers read, this process puts batches together.
+        A Dask client, or the address of a scheduler: its workers read, this process puts batches together. None or False:
+        threads of this process read, also where a client is connected, for pixels would travel twice.
 
     Returns
     -------
@@ -240,7 +244,7 @@ def batches(
     done = _batches_done(start, settings, -(-len(plan.order) // batch_size))
     # In the order of rows, neighbours come soon after; shuffled they don't.
     keep = not shuffle
-    if client is not None:
+    if client:
         readers: Readers = ClusterReaders(client, keep=keep)
     else:
         remote = any(kind.remote for kind in table.reader.kinds.values())

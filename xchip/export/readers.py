@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from xchip.archive.cluster import client_of
 from xchip.export.pixels import ChipReader, Planes
 from xchip.export.rows import ChipRows
+
+if TYPE_CHECKING:
+    import distributed
 
 
 class Readers(Protocol):
@@ -55,14 +60,21 @@ class ThreadReaders:
 
 
 class ClusterReaders:
-    """Workers of a Dask cluster: a unit each; its pixels come back over the network."""
+    """Workers of a Dask cluster: a unit each; its pixels come back over the network.
 
-    def __init__(self, client: Any, *, keep: bool) -> None:
-        self._client, self._keep = client, keep
+    A scheduler's address will do for a client: it is connected to from the first unit on until `stop`.
+    """
+
+    def __init__(self, client: distributed.Client | str, *, keep: bool) -> None:
+        self._given, self._keep = client, keep
+        self._client: Any = None
+        self._connection = ExitStack()
         self._running: dict[int, Any] = {}
 
     def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> tuple[Any, Sequence[Planes]]:
         """See `Readers`."""
+        if self._client is None:
+            self._client = self._connection.enter_context(client_of(self._given))
         future = self._client.submit(_read, reader.only(rows), rows, self._keep, pure=False)
         self._running[id(future)] = future
         return future, out
@@ -77,7 +89,9 @@ class ClusterReaders:
 
     def stop(self) -> None:
         """See `Readers`."""
-        self._client.cancel(list(self._running.values()))
+        with self._connection:
+            if self._running:
+                self._client.cancel(list(self._running.values()))
 
 
 def _read(reader: ChipReader, rows: ChipRows, keep: bool) -> list[np.ndarray]:
