@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,13 @@ def test_a_zarr_store_in_a_bucket(storage: StorageOptions) -> None:
     fs, _ = storage.filesystem("s3://scenes/zarr")
     stored = xr.open_zarr(fs.get_mapper("scenes/zarr/chips.zarr")).load()
     xr.testing.assert_equal(stored, open_chips(ARCHIVE, ["red", "nir"], storage=storage).compute())
+
+
+def test_what_can_not_be_written_is_named(storage: StorageOptions) -> None:
+    pytest.importorskip("zarr")
+    options: dict[str, Any] = {"assets": ["red"], "storage": storage, "progress": False, "client": False}
+    export_chips(ARCHIVE, "s3://scenes/refused", ZarrStore(8), **options)
+    Store("s3://scenes/refused", storage).remove("chips.zarr/zarr.json")
+    reader = replace(storage, key="reader", secret="readersecret")
+    with pytest.raises(PermissionError, match=r"can't write to 's3://scenes/refused/chips\.zarr': "):
+        export_chips(ARCHIVE, "s3://scenes/refused", ZarrStore(8), target=reader, **options)

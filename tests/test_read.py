@@ -6,6 +6,7 @@ import json
 import operator
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import object_store, s3_client
-from servers import RangeServer
+from servers import Fault, RangeServer
 
 from xchip.archive.layout import item_name, part_name
 from xchip.archive.ledger import Record, Run, now
@@ -836,6 +837,13 @@ def test_an_archive_on_a_web_server(archive: Path) -> None:
         parts = [path for method, path, _ in server.requests if method == "GET" and "/index/" in path]
         assert parts == ["/index/sentinel-2-l2a/S2_33/index.parquet"]
         assert_same_rows(read_index(f"{server.url}{parts[0]}"), FRAMES[0])
+
+
+def test_a_part_that_is_refused_is_named(archive: Path) -> None:
+    part = f"/{part_name('sentinel-2-l2a', 'S2_33')}"
+    with RangeServer(archive, fault=lambda asked: Fault(status=403) if asked.path == part else None) as server:
+        with pytest.raises(OSError, match=re.escape(f"can't read '{server.url}{part}': ")):
+            read_index(server.url, (14, 40, 19, 46))
 
 
 def test_a_partition_is_read_in_another_process(archive: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from xchip.archive import form
 from xchip.archive.query import Bounds, Query
+from xchip.archive.store import reached
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,18 +106,21 @@ def open_file(piece: Piece, query: Query, *, whole: bool = False) -> File:
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If it can't be reached; it names the file.
     ValueError
         If it is no Parquet file, or no index.
     """
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    source, filesystem = _source(piece, query, whole=whole)
-    try:
-        fragment = ds.ParquetFileFormat().make_fragment(source, filesystem)
-        schema = fragment.physical_schema
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{piece.path!r} can't be read as Parquet: {error}") from error
+    with reached(f"read {piece.path!r}", passed=(FileNotFoundError,)):
+        source, filesystem = _source(piece, query, whole=whole)
+        try:
+            fragment = ds.ParquetFileFormat().make_fragment(source, filesystem)
+            schema = fragment.physical_schema
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{piece.path!r} can't be read as Parquet: {error}") from error
     form.check(schema, piece.path)
     return File(piece.path, fragment)
 

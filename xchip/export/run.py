@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from xchip.archive.cluster import slow_malloc
 from xchip.archive.crew import Cluster
-from xchip.archive.store import Store
+from xchip.archive.store import Store, reached
 from xchip.archive.task import ArchiveError
 from xchip.export.job import Done, FailedChip, File, Pool, Work, broken, by_file, export_pool, failures_in, shipped
 from xchip.export.report import ExportReport
@@ -52,8 +52,9 @@ class Run:
     def _left(self) -> Iterator[Pool]:
         """What is not there yet."""
         folders = {file.name.split("/")[0] for pool in self._plan for file in pool.files}
-        there = {entry.name for folder in sorted(folders) for entry in self._store.entries(folder)}
-        lists = {entry.name for entry in self._store.entries("failed")}
+        with reached(f"list the files in {self._store.path()!r}"):
+            there = {entry.name for folder in sorted(folders) for entry in self._store.entries(folder)}
+            lists = {entry.name for entry in self._store.entries("failed")}
         for pool in self._plan:
             earlier = failures_in(self._store.read(pool.failures)) if pool.failures in lists else []
             lacking = by_file(earlier)

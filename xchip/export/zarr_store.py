@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.store import Store
+from xchip.archive.store import Store, reached
 from xchip.export.chips import CHUNK, ChipTable
 from xchip.export.job import Chips, File, Format
 
@@ -78,11 +78,12 @@ class ZarrStore:
     def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
         """See `Format`. It is made in memory and copied, for then a file appears whole, wherever it is."""
         contents = self._template(table, order)
-        if not store.exists(LAST):
-            for name, content in contents.items():
-                if name != "zarr.json":
-                    store.write(f"{ROOT}/{name}", content)
-            store.write(LAST, contents["zarr.json"])
+        with reached(f"write to {store.path(ROOT)!r}"):
+            if not store.exists(LAST):
+                for name, content in contents.items():
+                    if name != "zarr.json":
+                        store.write(f"{ROOT}/{name}", content)
+                store.write(LAST, contents["zarr.json"])
         return replace(self, metadata={band.name: contents[f"{band.name}/zarr.json"] for band in table.reader.bands})
 
     def _template(self, table: ChipTable, order: np.ndarray) -> dict[str, bytes]:
