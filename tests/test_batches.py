@@ -19,15 +19,29 @@ import xarray as xr
 from chip_making import write_aerial, write_landsat, write_sentinel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import RangeServer
+from servers import Asked, Fault, RangeServer
 
 import xchip
+from xchip.archive.storage import StorageOptions
+from xchip.export.band_stats import band_stats
 from xchip.export.batches import batches
 from xchip.export.cache import SharedCache
 from xchip.export.chips import ChipTable, chip_source, open_chips
-from xchip.stac.pool import POOL
+from xchip.stac.pool import POOL, FileError
 
 BANDS = ["red", "nir"]
+
+
+class Token:
+    """Signs with a token that the server refuses until it is renewed."""
+
+    token = "old"
+
+    def __call__(self, href: str) -> str:
+        return f"{href}?token={self.token}"
+
+    def renew(self) -> None:
+        self.token = "new"
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +293,57 @@ def test_bytes_come_once_over_http(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(red, expected[name])
         assert server.sent < 1.2 * files + 100_000
         assert len(server.requests) < 0.5 * len(rows)
+
+
+def test_servers_that_are_busy_for_a_while_or_refuse_a_signature(tmp_path: Path) -> None:
+    (path,) = write_sentinel(tmp_path, 1)
+    rows = xchip.index_items(path, 64).compute()
+    expected = xchip.open_chips(rows, BANDS).compute()
+    local = band_stats(rows, BANDS).to_json()
+    refused: set[str] = set()
+
+    def fault(asked: Asked) -> Fault | None:
+        if not asked.path.endswith(".tif"):
+            return None
+        if asked.query != "token=new":
+            refused.add(asked.path)
+            return Fault(status=403)
+        return Fault(status=503) if asked.number < 5 else None  # GDAL by itself asks three times
+
+    def elsewhere(server: RangeServer) -> pd.DataFrame:
+        return rows.assign(item_href=f"{server.url}/{path.parent.name}/{path.name}")
+
+    def load(chips: pd.DataFrame, pixels: StorageOptions) -> None:
+        for batch in batches(chips, 16, BANDS, shuffle=False, pixels=pixels):
+            for name in BANDS:
+                at = expected["chip_id"].isin(batch["chip_id"])
+                np.testing.assert_array_equal(batch[name], expected[name][at.values])
+
+    def load_lazily(chips: pd.DataFrame, pixels: StorageOptions) -> None:
+        found = xchip.open_chips(chips, BANDS, pixels=pixels).compute()
+        for name in BANDS:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+    def sum_up(chips: pd.DataFrame, pixels: StorageOptions) -> None:
+        assert band_stats(chips, BANDS, pixels=pixels).to_json() == local
+
+    for use in (load, load_lazily, sum_up):
+        refused.clear()
+        with RangeServer(tmp_path, fault=fault) as server:
+            use(elsewhere(server), StorageOptions(signer=Token()))
+            assert refused
+            assert {status for _, address, status in server.requests if ".tif" in address} >= {403, 503, 206}
+
+
+def test_what_will_not_pass_is_raised_as_it_is(tmp_path: Path) -> None:
+    (path,) = write_sentinel(tmp_path, 1)
+    rows = xchip.index_items(path, 64).compute()
+    with RangeServer(tmp_path, fault=lambda asked: Fault(status=403) if "B04" in asked.path else None) as server:
+        chips = rows.assign(item_href=f"{server.url}/{path.parent.name}/{path.name}")
+        with pytest.raises(xchip.ItemError, match=r"asset 'red': can't read .*B04\.tif.*403") as refusal:
+            list(batches(chips, 16, BANDS))
+        assert isinstance(refusal.value.__cause__, FileError)
+        assert sum("B04" in address for _, address, _ in server.requests) < 10
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

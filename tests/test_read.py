@@ -841,9 +841,9 @@ def test_an_archive_on_a_web_server(archive: Path) -> None:
 
 def test_a_part_that_is_refused_is_named(archive: Path) -> None:
     part = f"/{part_name('sentinel-2-l2a', 'S2_33')}"
-    with RangeServer(archive, fault=lambda asked: Fault(status=403) if asked.path == part else None) as server:
-        with pytest.raises(OSError, match=re.escape(f"can't read '{server.url}{part}': ")):
-            read_index(server.url, (14, 40, 19, 46))
+    server = RangeServer(archive, fault=lambda asked: Fault(status=403) if asked.path == part else None)
+    with server, pytest.raises(OSError, match=re.escape(f"can't read '{server.url}{part}': ")):
+        read_index(server.url, (14, 40, 19, 46))
 
 
 def test_a_partition_is_read_in_another_process(archive: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xchip.archive.failures import GivenUp, retrying
 from xchip.export.blocks import Canvas, read_canvas
 from xchip.export.plan import Cut, cuts, units
 from xchip.export.rows import ChipRows
@@ -112,7 +113,7 @@ class ChipReader:
         Raises
         ------
         ItemError
-            For an item or a file that can't be read; names item, asset and file.
+            For an item or a file that can't be read, also when tried again; names item, asset and file.
         """
         arrays = [np.empty((len(rows), *self.size), self.bands[number].dtype) for number in numbers]
         self.read_into(rows, numbers, [[array[chip] for array in arrays] for chip in range(len(rows))], keep=keep)
@@ -121,10 +122,19 @@ class ChipReader:
     def read_into(self, rows: ChipRows, numbers: Sequence[int], out: Sequence[Planes], *, keep: bool = True) -> None:
         """`read`, into the planes of each chip."""
         for unit in units(rows, self.tile):
-            self.read_unit(rows.take(unit), numbers, [out[chip] for chip in unit.tolist()], keep=keep)
+            self.insist(rows.take(unit), numbers, [out[chip] for chip in unit.tolist()], keep=keep)
+
+    def insist(self, rows: ChipRows, numbers: Sequence[int], out: Sequence[Planes], *, keep: bool) -> None:
+        """`read_unit`, again where what went wrong looks as if it will pass: a busy server is no reason to lose an epoch."""
+        try:
+            # A signer forgets its signatures by itself, so the storage options stay the same.
+            retrying(lambda _: self.read_unit(rows, numbers, out, keep=keep), self.items.pixels)
+        except GivenUp as failure:
+            error = failure.__cause__ or failure
+            raise error from error.__cause__
 
     def read_unit(self, rows: ChipRows, numbers: Sequence[int], out: Sequence[Planes], *, keep: bool) -> None:
-        """Write bands ``numbers`` of neighbouring chips of one item into ``out``: the planes of each chip, in that order."""
+        """Write bands ``numbers`` of neighbouring chips of one item into ``out``: the planes of each, in that order. Once."""
         (ref,) = rows.items
         scene = self.items.placed(ref, self.bands, self.kinds[ref.kind])
         boxes = windows(rows, scene)

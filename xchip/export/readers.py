@@ -42,9 +42,7 @@ class ThreadReaders:
         files = reader.kinds[rows.items[0].kind].files
         absent = tuple(sorted(set(range(len(reader.bands))) - {number for file in files for number in file}))
         return [
-            self._pool.submit(
-                reader.read_unit, rows, file, [[planes[number] for number in file] for planes in out], keep=self._keep
-            )
+            self._pool.submit(reader.insist, rows, file, [[planes[number] for number in file] for planes in out], keep=self._keep)
             for file in (*files, absent)
             if file
         ]
