@@ -345,6 +345,27 @@ def test_items_with_and_without_the_offset_become_alike(tmp_path: Path) -> None:
     assert "harmonized" not in ds.scl.attrs
 
 
+def test_chips_of_catalogues_that_took_the_offset_off_and_not_are_not_mixed_unasked(tmp_path: Path) -> None:
+    with_it, red = write_item(tmp_path, {BASELINE: "05.10"}, item_id="with")
+    without, _ = write_item(tmp_path, {BASELINE: "05.10", FLAG: True}, item_id="without")
+    items = [{**with_it, "collection": "sentinel-2-c1-l2a"}, without]
+    rows = xchip.index_items(items, 20).compute()
+    assert dict(zip(rows["item_id"], rows["boa_offset"], strict=True)) == {"with": -1000, "without": 0}
+    for use in (xchip.open_chips, xchip.band_stats):
+        with pytest.raises(
+            xchip.ItemError, match=r"item 'without'.* 'with' of collection 'sentinel-2-c1-l2a' -1000: pass harmonize="
+        ):
+            use(rows, assets=["red"], items=items)
+        use(rows[rows["item_id"] == "with"], assets=["red"], items=items)
+
+    plain = {"with": plainly_harmonized(red), "without": red}
+    for harmonize, expected in ((True, plain), (0, dict.fromkeys(plain, red)), ({"with": 0}, dict.fromkeys(plain, red))):
+        chips = xchip.open_chips(rows, ["red"], items=items, harmonize=harmonize).compute()
+        for row, chip in zip(rows.itertuples(), chips["red"].values, strict=True):
+            window = np.s_[row.row_off : row.row_off + 20, row.col_off : row.col_off + 20]
+            np.testing.assert_array_equal(chip, expected[row.item_id][window])
+
+
 def test_attributes_say_what_the_values_lack(tmp_path: Path) -> None:
     new, _ = write_item(tmp_path, {BASELINE: "05.10"})
     wanted = {"boa_offset": -1000, "boa_offset_origin": f"{BASELINE} 05.10", "scale": 1e-4, "offset": -0.1}

@@ -115,7 +115,8 @@ def open_chips(
         A profile, or its name, for all items. None: as the index says.
     harmonize
         What is done about the offset of Sentinel-2's processing baseline 04.00, item by item, as for `xchip.stack`. False leaves
-        values as stored; items whose values then mean something else than those of the first one are refused.
+        values as stored; items whose values then mean something else than those of the first one of their collection are refused,
+        and so are collections of which one has the offset and another has not.
     pad
         Allow chips of several sizes: all are padded below and to the right to the largest.
     chunks

@@ -30,6 +30,9 @@ KEPT_SCENES = 512
 """Items of which a process knows the bands; one takes some 20 kB."""
 
 
+_ONE_OFFSET = "pass harmonize=True to bring Sentinel-2's values to one offset, or harmonize=0 to take them as they are"
+
+
 @dataclass(frozen=True)
 class ChipBand:
     """A variable of the chips, the same for all of them."""
@@ -222,7 +225,7 @@ def survey(items: Items, refs: Sequence[ItemRef]) -> tuple[tuple[ChipBand, ...],
     Raises
     ------
     ItemError
-        If such an item can't be used.
+        If such an item can't be used, or collections of one sensor have Sentinel-2's offset and not.
     ValueError
         If kinds declare different nodata values for a band.
     """
@@ -230,9 +233,28 @@ def survey(items: Items, refs: Sequence[ItemRef]) -> tuple[tuple[ChipBand, ...],
     for ref in refs:
         if ref.kind not in scenes:
             scenes[ref.kind] = items.scene(ref)
+    _check_offsets(list(scenes.values()))
     names = list(dict.fromkeys(band.name for scene in scenes.values() for band in scene.bands))
     bands = tuple(_chip_band(name, list(scenes.values())) for name in names)
     return bands, {kind: _kind(scene, names) for kind, scene in scenes.items()}
+
+
+def _check_offsets(scenes: Sequence[Scene]) -> None:
+    """Collections may scale values in their own ways, and different sensors do; but one catalogue's copy of Sentinel-2 has the
+    offset of baseline 04.00 and another's has not, and nothing in the chips would tell."""
+    first: dict[tuple[str | None, str], tuple[Scene, float]] = {}
+    for scene in scenes:
+        for band in scene.bands:
+            lacking = radiometry_of(band)[2]
+            if lacking is None:
+                continue
+            other, known = first.setdefault((scene.sensor, band.name), (scene, lacking))
+            if lacking != known:
+                raise ItemError(
+                    scene.item_id,
+                    f"to be as before Sentinel-2's processing baseline 04.00, asset {band.asset!r} needs {lacking:g} added, and "
+                    f"item {other.item_id!r} of collection {other.collection!r} {known:g}: {_ONE_OFFSET}",
+                )
 
 
 def _chip_band(name: str, scenes: Sequence[Scene]) -> ChipBand:
@@ -323,8 +345,5 @@ def _problem(band: Band | None, wanted: ChipBand, radiometry: tuple[Any, ...]) -
     if radiometry_of(band) != radiometry:
         names = ("scale", "offset", "boa_offset")
         mine, others = (dict(zip(names, values, strict=True)) for values in (radiometry_of(band), radiometry))
-        return (
-            f"{asset} has {mine}: pass harmonize=True to bring Sentinel-2's values to one offset, or harmonize=0 to take them "
-            f"as they are; {chips} has {others}"
-        )
+        return f"{asset} has {mine}: {_ONE_OFFSET}; {chips} has {others}"
     return None
