@@ -1,9 +1,13 @@
-"""Running the command line in this process, as a user would."""
+"""Running the command line, in this process or in one of its own, as a user would."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +20,15 @@ from xchip.cli import main
 def run(*arguments: object, env: dict[str, str | None] | None = None, input: str | None = None) -> Result:
     """What ``xchip`` with ``arguments`` says, and how it ends."""
     return CliRunner(env=env).invoke(main, [str(argument) for argument in arguments], input=input)
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """The command line in a process group of its own, as a terminal would have it."""
+    command = [sys.executable, "-c", "from xchip.cli import main; main()", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    # What a shell starts in the background ignores Ctrl-C, and hands that on.
+    heeds_it = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=heeds_it, **pipes, **options)
 
 
 def refused(result: Result, message: str, status: int = 1) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import pytest
 from archives import make_items
-from command_line import misused, refused, run
+from command_line import misused, refused, run, start
 
 import xchip
+from xchip.testing import write_scene
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +146,20 @@ def test_merge_keeps_two_grids_only_if_asked(archive: Path, items: list[dict[str
 )
 def test_merge_of_nothing(options: list[str], message: str, tmp_path: Path) -> None:
     misused(run("merge", "-o", tmp_path / "out", *options), message)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_merge_leaves_nothing(tmp_path: Path, signal_number: int) -> None:
+    scene = write_scene(tmp_path, shape=(1024, 1024))
+    index = xchip.write_index(xchip.index_items(str(scene), 4), tmp_path / "index.parquet")
+    out = tmp_path / "out"
+    process = start("merge", index, "-o", out / "merged.parquet", "--memory", "1 MB")
+    deadline = time.monotonic() + 60
+    while not (out.is_dir() and list(out.iterdir())):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid, signal_number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr) == (130, "", "Interrupted.\n")
+    assert not list(out.iterdir())

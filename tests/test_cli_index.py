@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import psutil
 import pyarrow.dataset
 import pytest
 from archives import make_items, rows
-from command_line import misused, refused, run
+from command_line import misused, refused, run, start
 from pandas.testing import assert_frame_equal
 from processes import dask_cluster, object_store, stac_api
 
@@ -253,15 +251,6 @@ def test_a_dry_run_reads_and_writes_nothing(items: list[Path], tmp_path: Path) -
 # -- other processes ---------------------------------------------------------------------------------------------------
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """The command line in a process group of its own, as a terminal would have it."""
-    command = [sys.executable, "-c", "from xchip.cli import main; main()", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    # What a shell starts in the background ignores Ctrl-C, and hands that on.
-    heeds_it = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, preexec_fn=heeds_it, **pipes, **options)
-
-
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 @pytest.mark.parametrize("where", [["--threads", 1], ["--workers", 1]], ids=["threads", "processes"])
 def test_an_interrupted_run_is_resumed(tmp_path: Path, signal_number: int, where: list[object]) -> None:
@@ -285,6 +274,21 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path, signal_number: int, where
     # A worker may have finished a part that nobody was left to record.
     assert run("index", items, "-o", tmp_path / "a", "--size", 16).exit_code == 0
     assert run("verify", tmp_path / "a").stdout == "160 parts checked, 0 problems\n"
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_who_interrupts_while_workers_start_is_heard(tmp_path: Path, items: list[Path], signal_number: int) -> None:
+    (tmp_path / "out").mkdir()
+    process = start("index", *items, "-o", tmp_path / "out" / "one.parquet", "--workers", 1)
+    deadline = time.monotonic() + 60
+    while not psutil.Process(process.pid).children():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (os.killpg if signal_number == signal.SIGINT else os.kill)(process.pid, signal_number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "Interrupted.\n")
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.server

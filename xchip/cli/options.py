@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -61,7 +63,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with nullcontext() if ctx.params["debug"] else plain_warnings():
+            # Schedulers of jobs send SIGTERM and wait a little: time to record what is done and to tidy up, as after Ctrl-C.
+            with handling(signal.SIGTERM, signal.default_int_handler), nullcontext() if ctx.params["debug"] else plain_warnings():
                 return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
             if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _nobody_reads(error)):
@@ -74,6 +77,19 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def handling(number: int, handler: Any) -> Iterator[None]:
+    """What is done at a signal, inside the block."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _nobody_reads(error: BrokenPipeError) -> bool:

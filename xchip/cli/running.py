@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import click
 
-from xchip.cli.options import INTERRUPTED, PROBLEMS, Share, chained
+from xchip.cli.options import INTERRUPTED, PROBLEMS, Share, chained, handling
 from xchip.cli.settings import strongest
 
 share_options = chained(
@@ -66,8 +67,9 @@ def cluster_of(options: dict[str, Any]) -> Iterator[Any]:
         from xchip.archive.cluster import local_cluster
 
         with ExitStack() as stack:
-            # A terminal sends Ctrl-C to all processes. Workers inherit that it is ignored: they stop when this process says so.
-            with handling(signal.SIGINT, signal.SIG_IGN):
+            # A terminal sends Ctrl-C to all processes: workers don't get it, they stop when this process says so. And a cluster
+            # that is half started can't be stopped.
+            with held_back():
                 client = stack.enter_context(local_cluster(options["workers"]))
             yield client
     else:
@@ -78,8 +80,7 @@ def cluster_of(options: dict[str, Any]) -> Iterator[Any]:
 def stoppable(ctx: click.Context, options: dict[str, Any], output: str) -> Iterator[Any]:
     """`cluster_of`, for work that can be stopped and gone on with: what is done is in ``output``."""
     try:
-        # Schedulers of jobs send SIGTERM and wait a little: time enough to record what is done, as after Ctrl-C.
-        with handling(signal.SIGTERM, signal.default_int_handler), cluster_of(options) as client:
+        with cluster_of(options) as client:
             yield client
     except KeyboardInterrupt:
         click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
@@ -95,13 +96,32 @@ def conclude(ctx: click.Context, report: Any, where: str) -> None:
 
 
 @contextmanager
-def handling(number: int, handler: Any) -> Iterator[None]:
-    """What is done at a signal, inside the block."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say
+def held_back() -> Iterator[None]:
+    """Signals to stop that come inside the block are heeded at its end; processes started inside never get that of Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
         yield
         return
-    before = signal.signal(number, handler)
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+
+    with handling(signal.SIGINT, note), handling(signal.SIGTERM, note), _blocked(signal.SIGINT):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _blocked(number: int) -> Iterator[None]:
+    """Threads and processes that are started inside the block don't get the signal, where the system has such a thing."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # This helper of multiprocessing lets the signal through again when it starts, and with it the first process.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
