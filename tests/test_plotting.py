@@ -94,6 +94,39 @@ def test_several_crs_are_drawn_in_lon_lat(index, ax) -> None:
     assert ax.get_ylim() == pytest.approx((south, north))
 
 
+def test_chips_on_both_sides_of_the_antimeridian_are_neighbours(index, ax) -> None:
+    rows = index.iloc[:3].copy()
+    rows["cloud_fraction"] = [0.1, 0.2, 0.3]
+    rows["proj_code"] = ["EPSG:32660", "EPSG:32601", "EPSG:32601"]
+    across = shapely.MultiPolygon([shapely.box(179.9, -17, 180, -16.8), shapely.box(-180, -17, -179.9, -16.8)])
+    rows["geometry"] = [shapely.box(179.7, -17, 179.9, -16.8), across, shapely.box(-179.9, -17, -179.7, -16.8)]
+    plot(rows, ax=ax)
+    assert ax.get_xlim() == pytest.approx((179.7, 180.3))
+    drawn = [path.get_extents().bounds[0] for path in chips_of(ax).get_paths()]
+    assert drawn == pytest.approx([179.7, 179.9, 180, 180.1])
+    assert chips_of(ax).get_array().tolist() == [0.1, 0.2, 0.2, 0.3]
+    FigureCanvasAgg(ax.figure).draw()
+    labels = {tick.get_position()[0]: float(tick.get_text().replace("\N{MINUS SIGN}", "-")) for tick in ax.get_xticklabels()}
+    assert any(at > 180 for at in labels)
+    assert all(label == pytest.approx(at if at <= 180 else at - 360) for at, label in labels.items())
+
+
+def test_a_map_of_the_whole_earth_stays_as_maps_are(index, ax) -> None:
+    rows = index.iloc[:3].copy()
+    rows["proj_code"] = ["EPSG:32601", "EPSG:32631", "EPSG:32660"]
+    rows["geometry"] = [shapely.box(-180, 0, -179, 1), shapely.box(0, 0, 1, 1), shapely.box(179, 0, 180, 1)]
+    plot(rows, ax=ax)
+    assert ax.get_xlim() == (-180, 180)
+
+
+@pytest.mark.parametrize("value", [np.nan, pd.NaT], ids=["numbers", "dates"])
+def test_a_column_without_values_has_no_scale(index, value) -> None:
+    rows = index.assign(other=pd.Series(value, index.index))
+    figure = plot(rows, "other").figure
+    assert len(figure.axes) == 1
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["no value"]
+
+
 def test_parts_of_a_footprint_across_the_antimeridian_share_its_colour(index, ax) -> None:
     from shapely import MultiPolygon, box
 
@@ -306,13 +339,29 @@ def test_cells_in_longitude_and_latitude(index, ax) -> None:
     frame = pd.DataFrame({"item_id": "a", "datetime": pd.NaT, "proj_code": codes, "cloud_fraction": 0.5, **edges})
     shapes = shapely.box(west, 0, west + 0.001, 1)
     shapes[0] = MultiPolygon([box(-180, 0, -179.9, 1), box(179.9, 0, 180, 1)])
+    shapes[1] = box(0, 0, 1, 1)
     plot(frame.assign(geometry=shapes), ax=ax)
     cells = ax.images[0].get_array()
     filled = ~np.ma.getmaskarray(cells).all(axis=0)
     assert filled[:30].all()
-    assert not filled[60:-2].any()  # a chip across the antimeridian is not drawn around the Earth
+    assert filled[300:302].any()
+    assert not filled[60:299].any()  # a chip across the antimeridian is not drawn around the Earth
+    assert not filled[303:-2].any()
     assert filled[-1]
     assert ax.get_title(loc="left").endswith("as cells of 0.6° (mean of the chips)")
+
+
+def test_cells_on_both_sides_of_the_antimeridian(index, ax) -> None:
+    n = 21_000
+    codes = np.where(np.arange(n) % 2, "EPSG:32601", "EPSG:32660")
+    edges = {f"proj_{edge}": 0.0 for edge in ("left", "bottom", "right", "top")}
+    frame = pd.DataFrame({"item_id": "a", "datetime": pd.NaT, "proj_code": codes, "cloud_fraction": 0.5, **edges})
+    west = np.where(np.arange(n) < n // 2, -180.0, 179.0) + 0.0001 * (np.arange(n) % (n // 2)) / 1.05
+    plot(frame.assign(geometry=shapely.box(west, 0, west + 0.0001, 1)), ax=ax)
+    assert ax.get_xlim() == pytest.approx((179, 181), abs=0.001)
+    cells = ax.images[0].get_array()
+    assert cells.shape[1] == 600
+    assert not np.ma.getmaskarray(cells).any()
 
 
 def test_chips_beneath_others_are_counted(index, ax) -> None:

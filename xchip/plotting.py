@@ -61,10 +61,11 @@ def plot(
 ) -> Axes:
     """A map of an index: each chip in the colour of ``column``. Chips without a value are grey and hatched.
 
-    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude. Where
-    chips of several scenes lie on each other, the last row that has a value is on top. More than 20,000 chips are not drawn one
-    by one: square cells, 600 of them across the map, show the mean of the chips that lie there, or what most of them are. The
-    title says so.
+    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude; of
+    chips on both sides of the antimeridian the western longitudes are then drawn 360° on, for the neighbours to be neighbours.
+    Where chips of several scenes lie on each other, the last row that has a value is on top. More than 20,000 chips are not
+    drawn one by one: square cells, 600 of them across the map, show the mean of the chips that lie there, or what most of them
+    are. The title says so.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def plot(
     if _draw_missing(ax, places, values.isna().to_numpy(bool)[places.owner]):
         handles.append(missing_handle(column, hatched=places.cells is None))
     if colorbar:
-        if picture is not None:
+        if picture is not None and values.notna().any():  # of no value there is no scale
             draw_colorbar(ax, picture, values)
         draw_legend(ax, handles)
     heading = title_of(frame) if title is None else title
@@ -162,7 +163,7 @@ class Places:
     crs: str
     """Of the map: the chips' own if they share one, else longitude and latitude."""
     boxes: np.ndarray
-    """float64 (parts, 4): left, bottom, right, top of each part of a chip."""
+    """float64 (parts, 4): left, bottom, right, top of each part of a chip; of maps across the antimeridian up to 360°."""
     owner: np.ndarray
     """Which row each part is of: footprints across the antimeridian have two."""
     shapes: Any
@@ -192,6 +193,8 @@ class Places:
         (left, bottom), (right, top) = self.boxes[:, :2].min(axis=0), self.boxes[:, 2:].max(axis=0)
         ax.set(xlim=(left, right), ylim=(bottom, top))
         if crs.is_geographic:
+            if right > 180:
+                ax.xaxis.set_major_formatter(lambda value, _: _longitude(value))
             ax.set_aspect(1 / max(0.05, math.cos(math.radians((bottom + top) / 2))))
 
     def note(self, categories: bool) -> str:
@@ -218,9 +221,31 @@ def places_of(frame: pd.DataFrame) -> Places:
         if len(shapes) and isinstance(shapes[0], bytes):
             shapes = shapely.from_wkb(shapes)
         parts, owner = shapely.get_parts(shapes, return_index=True)
+        parts = _side_by_side(parts)
         crs, boxes = "EPSG:4326", shapely.bounds(parts).reshape(-1, 4)
     cells = cells_of(boxes) if len(boxes) > MOST_OUTLINES else None
     return Places(crs, boxes, owner, parts, cells)
+
+
+def _longitude(value: float) -> str:
+    """The label of a longitude that may be beyond 180°."""
+    return f"{value - 360 if value > 180 else value:.6g}".replace("-", "\N{MINUS SIGN}")  # as on the other axis
+
+
+def _side_by_side(parts: np.ndarray) -> np.ndarray:
+    """Shapes in longitude and latitude; those west of Greenwich 360° on, where the map is less than half as wide for it."""
+    import shapely
+
+    left, _, right, _ = shapely.bounds(parts).reshape(-1, 4).T
+    west = right <= 0
+    if not west.any() or west.all():
+        return parts
+    on = 360 * west
+    if 2 * ((right + on).max() - (left + on).min()) >= right.max() - left.min():
+        return parts
+    parts = parts.copy()
+    parts[west] = shapely.transform(parts[west], lambda points: np.add(points, [360, 0]))
+    return parts
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
