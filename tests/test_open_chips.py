@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from chip_making import write_aerial, write_band, write_item, write_landsat, write_sentinel
 from hypothesis import given
