@@ -14,7 +14,6 @@ from xchip.archive.failures import insistently
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import reached
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
-from xchip.processors.stage import refused
 from xchip.stac.sources import resolve, resolved
 
 if TYPE_CHECKING:
@@ -161,6 +160,8 @@ def assets(item: Item, options: Options) -> Mapping[str, Staging]:
 
 def _items(hrefs: Sequence[str], storage: StorageOptions, collection: Any) -> Iterator[Item]:
     """The items at ``hrefs``. One that is not there, or is none, fails by itself, and under the name that it should have."""
+    from xchip.processors.stage import refused
+
     fs, _ = storage.filesystem(hrefs[0])
     paths = [storage.filesystem(href)[1] for href in hrefs]
     with reached(f"read items such as {hrefs[0]!r}"):
