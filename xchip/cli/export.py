@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +152,7 @@ def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, 
     output = options["output"]
     archive = archive_of(options)
     target = replace(archive, **{name: value for name in PLACE if (value := options[f"output_{name}"])})
-    with stoppable(ctx, options, output) as client:
+    with stoppable(ctx, options, output) as how:
         report = export_chips(
             index,
             output,
@@ -167,10 +166,8 @@ def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, 
             storage=archive,
             pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             target=target,
-            client=client,
-            workers=options["threads"],
-            progress=sys.stderr,
-            **take(options, "sensor seed buffer pad attempts retry_failed max_nodata max_cloud max_shadow max_snow max_water"),
+            **how,
+            **take(options, "sensor seed buffer pad max_nodata max_cloud max_shadow max_snow max_water"),
             **take(options, "max_defective min_clear"),
         )
     if report.jobs is not None and job is not None:

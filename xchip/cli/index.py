@@ -194,7 +194,7 @@ def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, An
             click.echo("no item falls into part {} of {}: there is nothing to do".format(*source.part))
             return
         items = chain(first, items)
-    with stoppable(ctx, options, output) as client:
+    with stoppable(ctx, options, output) as how:
         report = build_index(
             items,
             output,
@@ -202,10 +202,6 @@ def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, An
             **recipe,
             storage=storage,
             pixels=pixels,
-            client=client,
-            workers=options["threads"],
-            attempts=options["attempts"],
-            retry_failed=options["retry_failed"],
-            progress=sys.stderr,
+            **how,
         )
     conclude(ctx, report, f"To see all that failed: xchip status {output} --failures")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_access, chained, storage_of, writable
+from xchip.cli.options import archive_access, archive_of, chained, storage_of, writable
 from xchip.cli.rows import box_of, filters_of, names_of
 from xchip.cli.running import take
 
@@ -73,7 +73,7 @@ def preview(
     from xchip.sheets import preview as draw
 
     require_matplotlib()
-    archive = storage_of(**{name: options[f"archive_{name}"] or options[name] for name in ("endpoint", "region", "profile")})
+    archive = archive_of(options)
     chosen = bbox is not None or filters
     rows = read_index(index, box_of(bbox), filters_of(filters), storage=archive) if chosen else index
     pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])

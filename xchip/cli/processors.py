@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -153,18 +152,14 @@ def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
     output = place_of(ctx, options, "output", "bucket", "Folder or URL of the archive.")
     from xchip.processors.pipeline import process
 
-    with stoppable(ctx, options, output) as client:
+    with stoppable(ctx, options, output) as how:
         report = process(
             recipe,
             output,
             units,
             storage=archive_of(options),
             pixels=pixels,
-            client=client,
-            workers=options["threads"],
-            attempts=options["attempts"],
-            retry_failed=options["retry_failed"],
-            progress=sys.stderr,
+            **how,
             **given,
         )
     if not (report.done or report.skipped or report.failed):

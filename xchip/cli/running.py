@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -76,11 +77,16 @@ def cluster_of(options: dict[str, Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def stoppable(ctx: click.Context, options: dict[str, Any], output: str) -> Iterator[Any]:
-    """`cluster_of`, for work that can be stopped and gone on with: what is done is in ``output``."""
+def stoppable(ctx: click.Context, options: dict[str, Any], output: str) -> Iterator[dict[str, Any]]:
+    """For work that can be stopped and gone on with, its results being in ``output``: keywords that say who does it, and how."""
     try:
         with cluster_of(options) as client:
-            yield client
+            yield {
+                "client": client,
+                "workers": options["threads"],
+                "progress": sys.stderr,
+                **take(options, "attempts retry_failed"),
+            }
     except KeyboardInterrupt:
         click.echo(f"Interrupted. What is done is kept in {output}: the same command goes on from there.", err=True)
         ctx.exit(INTERRUPTED)

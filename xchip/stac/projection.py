@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from xchip.grid import PixelGrid, proj_code
+from xchip.lonlat import projection_of
 from xchip.stac.fields import FieldError, numbers
 
 NEAR = 1000.0
@@ -168,14 +171,12 @@ def _apart(crs: str, other: str, bounds: tuple[float, float, float, float]) -> f
     import pyproj
 
     left, bottom, right, top = bounds
+    x, y = np.array([(left + right) / 2]), np.array([(bottom + top) / 2])
     try:
-        places = [
-            pyproj.Transformer.from_crs(one, "EPSG:4326", always_xy=True).transform((left + right) / 2, (bottom + top) / 2)
-            for one in (crs, other)
-        ]
-    except pyproj.exceptions.ProjError:  # of another planet, or of a place that nobody knows
+        places = [projection_of(one).lonlat(x, y)[0].tolist() for one in (crs, other)]
+    except ValueError:  # of another planet, or of a place that nobody knows
         return math.nan
-    if not all(math.isfinite(angle) for place in places for angle in place):
+    if not np.isfinite(places).all():
         return math.nan
     return float(pyproj.Geod(ellps="WGS84").inv(*places[0], *places[1])[2])
 
