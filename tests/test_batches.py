@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from servers import Asked, Fault, RangeServer
 
 import xchip
-from xchip.archive.storage import StorageOptions
-from xchip.export.band_stats import band_stats
-from xchip.export.batches import batches
-from xchip.export.cache import SharedCache
-from xchip.export.chips import ChipTable, chip_source, open_chips
-from xchip.stac.pool import POOL, FileError
+from xchip.chips.open_chips import ChipTable, chip_source, open_chips
+from xchip.chips.shared_cache import SharedCache
+from xchip.chips.train.band_stats import band_stats
+from xchip.chips.train.batches import batches
+from xchip.io.gdal import POOL, FileError
+from xchip.io.storage import StorageOptions
 
 BANDS = ["red", "nir"]
 

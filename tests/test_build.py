@@ -18,8 +18,8 @@ import rasterio
 from rasterio.windows import Window
 
 import xchip
-import xchip.index
-from xchip.index import FRACTIONS
+import xchip.indexing.rows
+from xchip.indexing.rows import FRACTIONS
 from xchip.quality import CLOUD, NODATA, QualityClass, QualityRule, values
 from xchip.testing import raise_if_dask_computes, write_scene
 

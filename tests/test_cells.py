@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from xchip.cells import Cells, cells_of, inner_border
+from xchip.plots.density import Cells, cells_of, inner_border
 
 
 def covered(cells: Cells, box: int) -> tuple[slice, slice]:

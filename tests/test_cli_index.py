@@ -241,7 +241,7 @@ def test_values() -> None:
 
 
 def test_a_dry_run_reads_and_writes_nothing(items: list[Path], tmp_path: Path) -> None:
-    pytest.importorskip("xchip.archive.explain")
+    pytest.importorskip("xchip.indexing.explain.items")
     result = run("index", *items, "--size", 128, "--dry-run", "-o", tmp_path / "a")
     assert result.exit_code == 0, result.output
     assert "48" in result.stdout

@@ -15,9 +15,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xchip.footprints import cover, footprints, outline
-from xchip.grid import ChipGrid, PixelGrid
-from xchip.lonlat import transformed
+from xchip.core.footprints import cover, footprints, outline
+from xchip.core.grid import ChipGrid, PixelGrid
+from xchip.core.lonlat import transformed
 
 SINUSOIDAL = "+proj=sinu +R=6371007.181"
 GEOSTATIONARY = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80"

@@ -17,11 +17,11 @@ from rasterio.transform import from_origin
 
 import xchip
 from xchip import sensors
-from xchip.grid import PixelGrid
-from xchip.stac.harmonize import apply_offset, harmonized
-from xchip.stac.items import plain_items, understand
-from xchip.stac.reader import Source
-from xchip.stac.scene import Band, BoaOffset, ItemError
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Band, BoaOffset, ItemError
+from xchip.raster.reader import Source
+from xchip.stac.scene.sentinel2_offset import apply_offset, harmonized
+from xchip.stac.scene.understand import plain_items, understand
 
 BASELINE = "s2:processing_baseline"
 FLAG = "earthsearch:boa_offset_applied"

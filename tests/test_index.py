@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xchip
-from xchip.index import COLUMNS, FRACTIONS, empty_frame
+from xchip.indexing.rows import COLUMNS, FRACTIONS, empty_frame
 from xchip.quality import CLOUD, NODATA, NodataRule, values
 from xchip.testing import raise_if_dask_computes, synthetic_stack
 

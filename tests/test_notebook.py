@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 
 import xchip
-from xchip.archive.report import BuildReport
-from xchip.explanation import Explanation, Figure, Group
+from xchip.chips.train.stats_values import BandStats, SensorStats
 from xchip.export.report import ExportReport
-from xchip.export.stats_values import BandStats, SensorStats
+from xchip.indexing.archive.report import BuildReport
+from xchip.indexing.explain.explanation import Explanation, Figure, Group
 from xchip.testing import synthetic_stack
 
 EVIL = '<img src="x" onerror="document.title=1"><script>document.title=2</script>'

@@ -24,12 +24,12 @@ from rasterio.windows import Window
 from servers import RangeServer
 
 import xchip
-from xchip.export.blocks import BLOCKS, fresh_canvas, kept_canvas
-from xchip.export.chips import ChipTable, chip_source, lazy_arrays, open_chips
-from xchip.export.pixels import ChipReader
-from xchip.stac import tiles
-from xchip.stac.pool import POOL
-from xchip.stac.regrid import Box
+from xchip.chips.chip_reader import ChipReader
+from xchip.chips.file_blocks import BLOCKS, fresh_canvas, kept_canvas
+from xchip.chips.open_chips import ChipTable, chip_source, lazy_arrays, open_chips
+from xchip.io.gdal import POOL
+from xchip.raster import deflate_tiles as tiles
+from xchip.raster.regrid import Box
 from xchip.testing import raise_if_dask_computes
 
 BANDS = ["red", "nir"]

@@ -30,18 +30,18 @@ from hypothesis import strategies as st
 from processes import object_store, s3_client
 from servers import Fault, RangeServer
 
-from xchip.archive.layout import item_name, part_name
-from xchip.archive.ledger import Record, Run, now
-from xchip.archive.listing import list_files
-from xchip.archive.manifest import rebuild_manifest
-from xchip.archive.parquet import index_bytes, write_index
-from xchip.archive.query import make_query
-from xchip.archive.read import open_index, read_index, rows_of
-from xchip.archive.scan import Piece, open_file, survey
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.grid import ChipGrid, PixelGrid
-from xchip.index import COLUMNS, FRACTIONS, GRID_ATTRIBUTE, ItemColumns, empty_frame, index_frame
+from xchip.core.grid import ChipGrid, PixelGrid
+from xchip.indexing.archive.layout import item_name, part_name
+from xchip.indexing.archive.ledger import Record, Run, now
+from xchip.indexing.archive.manifest import rebuild_manifest
+from xchip.indexing.files.listing import list_files
+from xchip.indexing.files.query import make_query
+from xchip.indexing.files.read import open_index, read_index, rows_of
+from xchip.indexing.files.scan import Piece, open_file, survey
+from xchip.indexing.files.write import index_bytes, write_index
+from xchip.indexing.rows import COLUMNS, FRACTIONS, GRID_ATTRIBUTE, ItemColumns, empty_frame, index_frame
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 
 PLACES = {
     # item: (CRS, left, top) of its upper left pixel, and its collection

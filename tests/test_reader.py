@@ -22,12 +22,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from servers import RangeServer
 
-from xchip.grid import PixelGrid
-from xchip.stac.header import read_header
-from xchip.stac.pool import POOL, DatasetPool, gdal_options, gdal_path
-from xchip.stac.reader import _HANDED_ON, BandReader, Source, fill_value, strips
-from xchip.stac.regrid import repeat
-from xchip.stac.scene import Band, ItemError
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Band, ItemError
+from xchip.io.gdal import POOL, DatasetPool, gdal_options, gdal_path
+from xchip.raster.header import read_header
+from xchip.raster.reader import _HANDED_ON, BandReader, Source, fill_value, strips
+from xchip.raster.regrid import repeat
 
 S2_TIF = "s2_29RKH/B02.tif"
 S2_JP2 = "s2_S2B_33TWL_20230810/B02.tif"

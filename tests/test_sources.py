@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from item_making import header_of, make_item, tif
 
-from xchip.stac.items import plain_items, scenes, understand
+from xchip.stac.scene.understand import plain_items, scenes, understand
 
 
 def test_what_items_may_be(shared_data: Path) -> None:

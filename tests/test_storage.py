@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from rasterio.env import getenv, hasenv
 from servers import RangeServer
 
-from xchip.archive.signing import unsigned_href
-from xchip.archive.storage import StorageOptions, header_reader, signed_scene
-from xchip.archive.store import Store
-from xchip.stac.header import read_header
-from xchip.stac.items import scenes
-from xchip.stac.pool import POOL, DatasetPool
+from xchip.io.gdal import POOL, DatasetPool
+from xchip.io.signing import unsigned_href
+from xchip.io.storage import StorageOptions, header_reader, signed_scene
+from xchip.io.store import Store
+from xchip.raster.header import read_header
+from xchip.stac.scene.understand import scenes
 from xchip.testing import write_scene
 
 COG = "greenland_cog_100m.tif"

@@ -18,12 +18,12 @@ import xarray as xr
 from chip_making import write_aerial, write_landsat, write_sentinel
 
 import xchip
-from xchip.export.band_stats import band_stats
-from xchip.export.batches import batches
-from xchip.export.chips import open_chips
-from xchip.export.sample import encodings
-from xchip.export.stats_values import BandStats
-from xchip.export.torch_data import ChipDataset, IterableChipDataset, clay_batch
+from xchip.chips.open_chips import open_chips
+from xchip.chips.train.band_stats import band_stats
+from xchip.chips.train.batches import batches
+from xchip.chips.train.stats_values import BandStats
+from xchip.chips.train.torch_data import ChipDataset, IterableChipDataset, clay_batch
+from xchip.sensors.clay import encodings
 
 BANDS = ["nir", "red"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from xchip.arrays import Quality, Xarray, as_dataset, pixel_grid, quality_of
-from xchip.grid import Anchor, ChipGrid, Edge, chip_grid
+from xchip.core.arrays import Quality, Xarray, as_dataset, pixel_grid, quality_of
+from xchip.core.grid import Anchor, ChipGrid, Edge, chip_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from xchip.blend import Overlap
-    from xchip.explanation import Explanation
-    from xchip.mapping import ChipFunction
-    from xchip.stats import BlockFunction
+    from xchip.chips.blend import Overlap
+    from xchip.chips.map import ChipFunction
+    from xchip.core.reduce import BlockFunction
+    from xchip.indexing.explain.explanation import Explanation
 
 
 @xr.register_dataset_accessor("chips")
@@ -87,7 +87,7 @@ class ChipsAccessor:
         >>> stats.cloud_fraction.dims, stats.cloud_fraction.shape
         (('time', 'chip_y', 'chip_x'), (1, 2, 3))
         """
-        from xchip.stats import chip_stats
+        from xchip.core.reduce import chip_stats
 
         ds = as_dataset(self._obj)
         array, rule = quality_of(ds, quality)
@@ -122,7 +122,7 @@ class ChipsAccessor:
         >>> brightness.sizes["chip_x"], bool((brightness > 0).all())
         (3, True)
         """
-        from xchip.stats import band_sums
+        from xchip.core.reduce import band_sums
 
         ds = as_dataset(self._obj)
         grid = chip_grid(pixel_grid(ds), size, **grid_options)
@@ -170,8 +170,8 @@ class ChipsAccessor:
         >>> rows.chip_id.tolist()[:2], rows.col_off.tolist()[:2]
         (['synthetic-0-0-0', 'synthetic-0-1-0'], [0, 256])
         """
-        from xchip.index import array_index
-        from xchip.limits import limits_of
+        from xchip.core.limits import limits_of
+        from xchip.indexing.rows import array_index
 
         return array_index(
             self._obj,
@@ -221,8 +221,8 @@ class ChipsAccessor:
         >>> job.chips.value, job.chunks.value, job.pixel_bytes.value
         (6, 4, 600000)
         """
-        from xchip.explain import explain_array
-        from xchip.limits import limits_of
+        from xchip.core.limits import limits_of
+        from xchip.indexing.explain.arrays import explain_array
 
         return explain_array(
             self._obj,
@@ -263,7 +263,7 @@ class ChipsAccessor:
         >>> dict(ds.chips.isel(chip_y=1, chip_x=2, size=256).sizes)
         {'time': 1, 'y': 256, 'x': 256}
         """
-        from xchip.extract import isel_chip
+        from xchip.chips.extract import isel_chip
 
         return isel_chip(self._obj, self.grid(size, **grid_options).chip(chip_y=chip_y, chip_x=chip_x))
 
@@ -300,8 +300,8 @@ class ChipsAccessor:
         >>> dict(chips.sizes), chips.chip_id.values.tolist()
         ({'chip': 2, 'y': 256, 'x': 256}, ['synthetic-0-0-0', 'synthetic-0-0-1'])
         """
-        from xchip.extract import extract_rows
-        from xchip.index import frame_of
+        from xchip.chips.extract import extract_rows
+        from xchip.indexing.rows import frame_of
 
         return extract_rows(self._obj, frame_of(rows), pad=pad, batch=batch)
 
@@ -372,7 +372,7 @@ class ChipsAccessor:
         >>> ndvi.dims, ndvi.shape, str(ndvi.dtype)
         (('time', 'y', 'x'), (1, 600, 1000), 'float32')
         """
-        from xchip.mapping import map_chips
+        from xchip.chips.map import map_chips
 
         return map_chips(
             self._obj,
@@ -390,11 +390,11 @@ class ChipsAccessor:
         )
 
     def _repr_html_(self) -> str:
-        from xchip.display import array_html
+        from xchip.core.html import array_html
 
         return array_html(self._obj)
 
     def __repr__(self) -> str:
-        from xchip.display import array_text
+        from xchip.core.html import array_text
 
         return array_text(self._obj)

@@ -23,10 +23,10 @@ from slow_server import SlowServer
 from timing import Times, add_decoder_option, decoder, print_table, ratio, take_turns
 
 import xchip
-from xchip.export.batches import batches
-from xchip.export.blocks import BLOCKS
-from xchip.export.chips import ChipTable, chip_source, open_chips
-from xchip.stac.pool import POOL
+from xchip.chips.file_blocks import BLOCKS
+from xchip.chips.open_chips import ChipTable, chip_source, open_chips
+from xchip.chips.train.batches import batches
+from xchip.io.gdal import POOL
 
 # What xchip should reach; see README.md.
 AIM_EPOCH, AIM_RIVALS = 1.2, 20.0

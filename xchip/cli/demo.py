@@ -22,6 +22,6 @@ def demo(output: str, scenes: int, size: Any, pixels: int) -> None:
 
     Nothing is downloaded. The scenes are invented: one place under several skies, in the likeness of Sentinel-2.
     """
-    from xchip.demo import run
+    from xchip.cli.demo_run import run
 
     run(Path(output), scenes=scenes, size=size, pixels=pixels, echo=click.echo)

@@ -126,7 +126,7 @@ def _source(ctx: click.Context, options: dict[str, Any]) -> Source:
 
 
 def _explain(source: Source, recipe: dict[str, Any], options: dict[str, Any]) -> None:
-    from xchip.archive.explain import explain_items
+    from xchip.indexing.explain.items import explain_items
 
     threads = 1 if options["workers"] else options["threads"]
     click.echo(str(explain_items(source.items(), **recipe, threads=threads)))
@@ -144,7 +144,7 @@ def _write_file(ctx: click.Context, source: Source, output: str, recipe: dict[st
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = next(parameter.opts[0] for parameter in ctx.command.params if parameter.name == name)
             raise click.UsageError(f"{option} is for archives, and {output} is one file; give a folder, and merge it later.")
-    from xchip.progress import Progress, SceneTasks
+    from xchip.io.progress import Progress, SceneTasks
 
     writable(None, None, output)
     lazy = xchip.index_items(source.items(), recipe.pop("size"), **recipe)
@@ -173,15 +173,15 @@ def _rows(path: str) -> int:
 
 
 def _refuse_archive(output: str, storage: Any) -> None:
-    from xchip.archive.ledger import JOB
-    from xchip.archive.store import Store
+    from xchip.indexing.archive.ledger import JOB
+    from xchip.io.store import Store
 
     if Store(output, storage).exists(JOB):
         raise ValueError(f"{output} is an archive already; give another -o, or leave out --no-resume to go on with it")
 
 
 def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
-    from xchip.archive.run import build_index
+    from xchip.indexing.archive.build import build_index
 
     storage = archive_of(options)
     pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])

@@ -13,7 +13,7 @@ from xchip.cli.running import conclude, one_crew, share_of, share_options, stopp
 from xchip.cli.settings import ARRAY_INDEX, missing, place_of, strongest, variables
 
 if TYPE_CHECKING:
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
     from xchip.processors.recipe import Option, Recipe
 
 BUCKET = "STACCHIP_BUCKET"

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.layout import folder_name
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable
+from xchip.chips.open_chips import ChipTable
 from xchip.export.job import Chips, File, Format, ShuffledBySensor
-from xchip.export.sample import CLAY_SENSORS, clay_sensor, encodings
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.store import Store
+from xchip.sensors.clay import CLAY_SENSORS, clay_sensor, encodings
 
 
 @dataclass(frozen=True, slots=True)

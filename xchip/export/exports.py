@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
-from xchip.archive.cluster import client_of
-from xchip.archive.layout import folder_name
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable, chip_source
+from xchip.chips.open_chips import ChipTable, chip_source
+from xchip.core.limits import Limits, limits_of
+from xchip.core.reduce import FRACTIONS
+from xchip.core.scene import ItemError
 from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
@@ -24,10 +23,11 @@ from xchip.export.report import ExportReport
 from xchip.export.run import Run
 from xchip.export.shards import Shards
 from xchip.export.zarr_store import ZarrStore
-from xchip.limits import Limits, limits_of
-from xchip.stac.harmonize import Harmonize
-from xchip.stac.scene import ItemError
-from xchip.stats import FRACTIONS
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.cluster import client_of
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
+from xchip.stac.scene.sentinel2_offset import Harmonize
 
 if TYPE_CHECKING:
     import distributed
@@ -276,7 +276,7 @@ def _checked(
 
 def _chosen(index: Any, bbox: Any, filters: Any, limits: Limits, storage: StorageOptions) -> pd.DataFrame:
     """The rows to export, in memory."""
-    from xchip.archive.read import read_index, rows_of
+    from xchip.indexing.files.read import read_index, rows_of
 
     if isinstance(index, (str, os.PathLike, list, tuple)):
         frame = read_index(index, bbox, filters, storage=storage)

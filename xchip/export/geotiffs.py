@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.layout import folder_name
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable
+from xchip.chips.item_cache import ChipBand
+from xchip.chips.open_chips import ChipTable
 from xchip.export.job import Chips, File, Format
 from xchip.export.naming import refuse_doubles
-from xchip.export.scenes import ChipBand
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.store import Store
 
 BLOCK = 256
 """Side of a tile of a file, pixels, where the chip is not smaller."""

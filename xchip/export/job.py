@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from xchip.archive.failures import GivenUp, attempts_in, insistently, retrying
-from xchip.archive.store import Store
-from xchip.archive.task import ArchiveError
-from xchip.export.chips import ChipTable
-from xchip.export.located import located
-from xchip.export.pixels import Planes
-from xchip.export.plan import Shape, split_units, units
-from xchip.export.rows import ChipRows
-from xchip.export.scenes import ChipBand
+from xchip.chips.chip_reader import Planes
+from xchip.chips.chip_rows import ChipRows
+from xchip.chips.item_cache import ChipBand
+from xchip.chips.open_chips import ChipTable
+from xchip.chips.read_plan import Shape, split_units, units
+from xchip.indexing.archive.task import ArchiveError
+from xchip.indexing.stacchip.rows import located
+from xchip.io.retry import GivenUp, attempts_in, insistently, retrying
+from xchip.io.store import Store
 
 MIXED = 4
 """Chips of at least so many super-tiles are mixed, however many chips one has."""

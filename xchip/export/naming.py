@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xchip.export.chips import ChipTable
+from xchip.chips.open_chips import ChipTable
 
 
 def refuse_doubles(table: ChipTable) -> None:

@@ -11,13 +11,13 @@ from itertools import compress
 from operator import not_
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xchip.archive.cluster import slow_malloc
-from xchip.archive.crew import Cluster
-from xchip.archive.store import Store, reached
-from xchip.archive.task import ArchiveError
 from xchip.export.job import Done, FailedChip, File, Pool, Work, broken, by_file, export_pool, failures_in, shipped
 from xchip.export.report import ExportReport
-from xchip.progress import LOGGER, Progress
+from xchip.indexing.archive.task import ArchiveError
+from xchip.io.cluster import slow_malloc
+from xchip.io.progress import LOGGER, Progress
+from xchip.io.store import Store, reached
+from xchip.io.workers import Cluster
 
 if TYPE_CHECKING:
     import distributed

@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from xchip.archive.layout import folder_name
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable
+from xchip.chips.open_chips import ChipTable
 from xchip.export.job import Chips, File, Format, ShuffledBySensor
 from xchip.export.naming import refuse_doubles
-from xchip.export.sample import encodings
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.store import Store
+from xchip.sensors.clay import encodings
 
 
 @dataclass(frozen=True, slots=True)

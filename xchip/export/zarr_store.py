@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.store import Store, reached
-from xchip.export.chips import CHUNK, ChipTable
+from xchip.chips.open_chips import CHUNK, ChipTable
 from xchip.export.job import Chips, File, Format
+from xchip.io.store import Store, reached
 
 ROOT = "chips.zarr"
 """Folder of the store below the target."""

@@ -1,0 +1,1 @@
+"""Index tables on disk: write, list, filter and read GeoParquet."""
