@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from servers import Asked, Fault, RangeServer
 
 import xchip
-from xchip.chips.open_chips import ChipTable, chip_source, open_chips
+from xchip.chips.chip_table import ChipTable, chip_source
+from xchip.chips.open_chips import open_chips
 from xchip.chips.shared_cache import SharedCache
 from xchip.chips.train.band_stats import band_stats
 from xchip.chips.train.batches import batches

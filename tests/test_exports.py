@@ -30,7 +30,8 @@ from servers import Asked, Fault, RangeServer
 
 import xchip
 from xchip.chips.chip_rows import ChipRows, ItemRef
-from xchip.chips.open_chips import chip_source, open_chips
+from xchip.chips.chip_table import chip_source
+from xchip.chips.open_chips import open_chips
 from xchip.chips.read_plan import units
 from xchip.export.cubes import Cubes
 from xchip.export.exports import export_chips, prechip

@@ -19,8 +19,8 @@ import xchip
 from xchip import sensors
 from xchip.core.grid import PixelGrid
 from xchip.core.scene import Band, BoaOffset, ItemError
-from xchip.raster.reader import Source
-from xchip.stac.scene.sentinel2_offset import apply_offset, harmonized
+from xchip.raster.reader import Source, apply_offset
+from xchip.stac.scene.sentinel2_offset import harmonized
 from xchip.stac.scene.understand import plain_items, understand
 
 BASELINE = "s2:processing_baseline"

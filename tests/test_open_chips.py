@@ -25,8 +25,9 @@ from servers import RangeServer
 
 import xchip
 from xchip.chips.chip_reader import ChipReader
+from xchip.chips.chip_table import ChipTable, chip_source
 from xchip.chips.file_blocks import BLOCKS, fresh_canvas, kept_canvas
-from xchip.chips.open_chips import ChipTable, chip_source, lazy_arrays, open_chips
+from xchip.chips.open_chips import lazy_arrays, open_chips
 from xchip.io.gdal import POOL
 from xchip.raster import deflate_tiles as tiles
 from xchip.raster.regrid import Box

@@ -34,11 +34,11 @@ from xchip.core.grid import ChipGrid, PixelGrid
 from xchip.indexing.archive.layout import item_name, part_name
 from xchip.indexing.archive.ledger import Record, Run, now
 from xchip.indexing.archive.manifest import rebuild_manifest
-from xchip.indexing.files.listing import list_files
-from xchip.indexing.files.query import make_query
-from xchip.indexing.files.read import open_index, read_index, rows_of
-from xchip.indexing.files.scan import Piece, open_file, survey
 from xchip.indexing.files.write import index_bytes, write_index
+from xchip.indexing.opening.listing import list_files
+from xchip.indexing.opening.query import make_query
+from xchip.indexing.opening.read import open_index, read_index, rows_of
+from xchip.indexing.opening.scan import Piece, open_file, survey
 from xchip.indexing.rows import COLUMNS, FRACTIONS, GRID_ATTRIBUTE, ItemColumns, empty_frame, index_frame
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store

@@ -23,8 +23,8 @@ import xchip
 from xchip.chips.open_chips import open_chips
 from xchip.chips.train.batches import batches
 from xchip.core.reduce import FRACTIONS
-from xchip.indexing.files.read import read_index
 from xchip.indexing.files.write import write_index
+from xchip.indexing.opening.read import read_index
 from xchip.selection.series import SERIES_ATTRIBUTE, series
 from xchip.selection.series_places import places_of
 from xchip.selection.series_versions import baselines_of, versions_of

@@ -25,9 +25,9 @@ from servers import RangeServer
 
 from xchip.io.gdal import POOL, DatasetPool
 from xchip.io.signing import unsigned_href
-from xchip.io.storage import StorageOptions, header_reader, signed_scene
+from xchip.io.storage import StorageOptions
 from xchip.io.store import Store
-from xchip.raster.header import read_header
+from xchip.raster.header import header_reader, read_header, signed_scene
 from xchip.stac.scene.understand import scenes
 from xchip.testing import write_scene
 

@@ -44,11 +44,11 @@ _HOMES = {
     "inside": "xchip.selection.layers",
     "merge_indexes": "xchip.indexing.merge.merge",
     "open_chips": "xchip.chips.open_chips",
-    "open_index": "xchip.indexing.files.read",
+    "open_index": "xchip.indexing.opening.read",
     "plot": "xchip.plots.index_map",
     "prechip": "xchip.export.exports",
     "preview": "xchip.plots.sheets",
-    "read_index": "xchip.indexing.files.read",
+    "read_index": "xchip.indexing.opening.read",
     "sample": "xchip.selection.sample",
     "search": "xchip.stac.api.search",
     "series": "xchip.selection.series",
@@ -129,10 +129,10 @@ if TYPE_CHECKING:
     from xchip.indexing.archive.report import BuildReport
     from xchip.indexing.explain.explanation import Explanation
     from xchip.indexing.explain.items import explain_items
-    from xchip.indexing.files.read import open_index, read_index
     from xchip.indexing.files.write import write_index
     from xchip.indexing.from_items import index_items
     from xchip.indexing.merge.merge import merge_indexes
+    from xchip.indexing.opening.read import open_index, read_index
     from xchip.io.storage import StorageOptions
     from xchip.plots.index_map import plot
     from xchip.plots.sheets import preview
@@ -150,6 +150,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"xchip.{name}")
+    if name == "index":
+        raise AttributeError(
+            "module 'xchip' has no attribute 'index': call ds.chips.index() on an array, xchip.index_items(items) or "
+            "xchip.build_index(items, path) on items, xchip.open_index(path) or xchip.read_index(path) on an index"
+        )
     if name not in _HOMES:
         raise AttributeError(f"module 'xchip' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from xchip.core.arrays import Quality, Xarray, as_dataset, pixel_grid, quality_of
+from xchip.core.arrays import Quality, Xarray, as_dataset, pixel_grid
 from xchip.core.grid import Anchor, ChipGrid, Edge, chip_grid
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class ChipsAccessor:
         (('time', 'chip_y', 'chip_x'), (1, 2, 3))
         """
         from xchip.core.reduce import chip_stats
+        from xchip.sensors.array_quality import quality_of
 
         ds = as_dataset(self._obj)
         array, rule = quality_of(ds, quality)
@@ -390,11 +391,11 @@ class ChipsAccessor:
         )
 
     def _repr_html_(self) -> str:
-        from xchip.core.html import array_html
+        from xchip.chips.array_repr import array_html
 
         return array_html(self._obj)
 
     def __repr__(self) -> str:
-        from xchip.core.html import array_text
+        from xchip.chips.array_repr import array_text
 
         return array_text(self._obj)

@@ -23,8 +23,9 @@ from slow_server import SlowServer
 from timing import Times, add_decoder_option, decoder, print_table, ratio, take_turns
 
 import xchip
+from xchip.chips.chip_table import ChipTable, chip_source
 from xchip.chips.file_blocks import BLOCKS
-from xchip.chips.open_chips import ChipTable, chip_source, open_chips
+from xchip.chips.open_chips import open_chips
 from xchip.chips.train.batches import batches
 from xchip.io.gdal import POOL
 

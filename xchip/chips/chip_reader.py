@@ -15,9 +15,8 @@ from xchip.chips.read_plan import Cut, cuts, units
 from xchip.core.grid import LATTICE_TOLERANCE, PixelGrid
 from xchip.core.scene import ItemError
 from xchip.io.retry import GivenUp, retrying
-from xchip.raster.reader import BandReader
+from xchip.raster.reader import BandReader, apply_offset
 from xchip.raster.regrid import Box, repeat, source_box
-from xchip.stac.scene.sentinel2_offset import apply_offset
 
 Planes = Sequence[np.ndarray]
 """Of one chip: a writable (height, width) array for each band."""

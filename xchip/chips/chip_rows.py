@@ -103,7 +103,7 @@ class ChipRows:
         return height, width
 
 
-def chip_table(index: Any, storage: StorageOptions) -> tuple[ChipRows, dict[str, np.ndarray]]:
+def read_rows(index: Any, storage: StorageOptions) -> tuple[ChipRows, dict[str, np.ndarray]]:
     """(rows, coordinates by name) of an index: a path, a URL, or a frame or table of any kind.
 
     Raises
@@ -124,7 +124,7 @@ def chip_table(index: Any, storage: StorageOptions) -> tuple[ChipRows, dict[str,
 def _frame(index: Any, storage: StorageOptions) -> pd.DataFrame:
     """The rows without their outlines, which take long to parse and are not needed here."""
     if isinstance(index, (str, os.PathLike)):
-        from xchip.indexing.files.read import read_index
+        from xchip.indexing.opening.read import read_index
 
         index = read_index(index, storage=storage)
     wanted = (*_NEEDED, *_ITEM, *COORDS)

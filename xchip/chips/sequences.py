@@ -15,7 +15,7 @@ from xchip.chips.dask_graph import band_arrays
 from xchip.indexing.rows import SERIES
 
 if TYPE_CHECKING:
-    from xchip.chips.open_chips import ChipTable
+    from xchip.chips.chip_table import ChipTable
 
 DIMS = ("chip", "time", "y", "x")
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import geopandas
 import xchip
-from xchip.sheets import plot_scenes, preview
+from xchip.plots.sheets import plot_scenes, preview
 
 items = sorted(Path({scenes!r}).glob("*/*.json"))
 

@@ -41,7 +41,7 @@ def plot(index: str, output: str, column: str, outline: str, bbox: str | None, f
 
     INDEX is an archive or an index. More than 20,000 chips are drawn as cells, which show their mean.
     """
-    from xchip.indexing.files.read import read_index
+    from xchip.indexing.opening.read import read_index
     from xchip.plots.axes import require_matplotlib
     from xchip.plots.index_map import plot as draw
 
@@ -68,7 +68,7 @@ def preview(
 
     INDEX is an archive or an index. Only the chips on the sheet are read.
     """
-    from xchip.indexing.files.read import read_index
+    from xchip.indexing.opening.read import read_index
     from xchip.plots.axes import require_matplotlib
     from xchip.plots.sheets import preview as draw
 

@@ -73,8 +73,8 @@ def split(
 
     Chips that would be too near to another split are called "buffer". `xchip audit` measures the distances.
     """
-    from xchip.indexing.files.read import rows_of
     from xchip.indexing.files.write import write_index
+    from xchip.indexing.opening.read import rows_of
     from xchip.selection.inputs import lazy_rows
     from xchip.selection.split import BUFFER, SHARES
     from xchip.selection.split import split as divide

@@ -6,13 +6,12 @@ edge where edges are curved, a cut at the antimeridian, and chips near a pole or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from xchip.core.grid import ChipGrid, PixelGrid
 from xchip.core.lonlat import TINY, Projection, cut, polygons, projection_of, unwrapped
 from xchip.core.poles import singular_footprint
 
@@ -24,8 +23,8 @@ BLOCK = 64
 
 
 @dataclass(frozen=True)
-class _Rects:
-    """Chips as rectangles in the CRS: edges of the rows (bottom, top) and columns (left, right) of a grid."""
+class Rects:
+    """Chips as rectangles in the CRS: the edges of a grid's rows (bottom, top) and columns (left, right)."""
 
     left: np.ndarray
     right: np.ndarray
@@ -35,9 +34,11 @@ class _Rects:
     """(height, width) of the largest chip, CRS units."""
 
     @classmethod
-    def of(cls, grid: ChipGrid) -> _Rects:
-        (left, right), (bottom, top) = grid.x_bounds, grid.y_bounds
-        return cls(left, right, bottom, top, (float((top - bottom).max()), float((right - left).max())))
+    def of(cls, *, x_bounds: tuple[np.ndarray, np.ndarray], y_bounds: tuple[np.ndarray, np.ndarray]) -> Rects:
+        """Rectangles between (left, right) of each column and (bottom, top) of each row."""
+        (left, right), (bottom, top) = x_bounds, y_bounds
+        size = float((top - bottom).max(initial=0)), float((right - left).max(initial=0))
+        return cls(left, right, bottom, top, size)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,17 +49,17 @@ class _Rects:
         """(left, bottom, right, top) of all of them."""
         return float(self.left.min()), float(self.bottom.min()), float(self.right.max()), float(self.top.max())
 
-    def blocks(self) -> Iterator[tuple[tuple[slice, slice], _Rects]]:
+    def blocks(self) -> Iterator[tuple[tuple[slice, slice], Rects]]:
         """Parts of at most BLOCK x BLOCK chips, and where they are."""
         ny, nx = self.shape
         for i in range(0, ny, BLOCK):
             for j in range(0, nx, BLOCK):
                 rows, columns = slice(i, i + BLOCK), slice(j, j + BLOCK)
-                part = _Rects(self.left[columns], self.right[columns], self.bottom[rows], self.top[rows], self.size)
+                part = Rects(self.left[columns], self.right[columns], self.bottom[rows], self.top[rows], self.size)
                 yield (rows, columns), part
 
 
-def footprints(grid: ChipGrid) -> np.ndarray:
+def footprints(rects: Rects, crs: str) -> np.ndarray:
     """Outline of every chip in longitude and latitude (EPSG:4326).
 
     Edges follow the chip's true edges within a quarter of a percent of a chip. A chip that crosses the antimeridian is
@@ -69,7 +70,7 @@ def footprints(grid: ChipGrid) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Object array of valid shapely Polygons and MultiPolygons, ``len(grid)`` of them, row by row (chip_x fastest).
+        Object array of valid shapely Polygons and MultiPolygons, one for each chip, row by row (chip_x fastest).
         Longitudes lie in [-180, 180]; exteriors run counterclockwise.
 
     Raises
@@ -79,46 +80,37 @@ def footprints(grid: ChipGrid) -> np.ndarray:
 
     Examples
     --------
-    >>> pixels = PixelGrid("EPSG:4326", (0.5, 0.0, 179.0, 0.0, -0.5, 10.0), (4, 4))
-    >>> [shape.wkt for shape in footprints(ChipGrid(pixels, size=2))][:2]
+    >>> left, bottom = np.array([179.0, 180.0]), np.array([9.0])
+    >>> rects = Rects.of(x_bounds=(left, left + 1), y_bounds=(bottom, bottom + 1))
+    >>> [shape.wkt for shape in footprints(rects, "EPSG:4326")]
     ['POLYGON ((179 9, 180 9, 180 10, 179 10, 179 9))', 'POLYGON ((-180 9, -179 9, -179 10, -180 10, -180 9))']
     """
-    if not len(grid):
+    if not (len(rects.left) and len(rects.top)):
         return np.empty(0, object)
-    projection = projection_of(grid.pixels.crs)
-    rects = _Rects.of(grid)
+    projection = projection_of(crs)
     shapes = _straight(projection, rects) if projection.turn else _curved(projection, rects)
     return shapes.ravel()
 
 
-def outline(pixels: PixelGrid) -> Any:
-    """Outline of a whole scene: the footprint of its one chip, a shapely Polygon or MultiPolygon.
+def cover(whole: Rects, crs: str, chips: Callable[[], np.ndarray]) -> Any:
+    """Return a shapely geometry that holds the scene and the footprint of every chip.
 
-    Examples
-    --------
-    >>> outline(PixelGrid("EPSG:4326", (0.5, 0.0, 10.0, 0.0, -0.5, 10.0), (4, 4))).bounds
-    (10.0, 8.0, 12.0, 10.0)
-    """
-    return footprints(ChipGrid(pixels, pixels.shape))[0]
-
-
-def cover(grid: ChipGrid) -> Any:
-    """A little more than the scene and all its chips: a shapely Polygon or MultiPolygon that holds every footprint.
-
-    Examples
-    --------
-    >>> grid = ChipGrid(PixelGrid("EPSG:32720", (10.0, 0.0, 499980.0, 0.0, -10.0, 6400000.0), (600, 1000)), 256, edge="pad")
-    >>> all(cover(grid).covers(shape) for shape in footprints(grid))
-    True
+    Parameters
+    ----------
+    whole
+        One rectangle: the extent of all chips and of the scene.
+    crs
+        CRS of the rectangles.
+    chips
+        Returns the footprints of the chips; called only where the outline of the extent does not suffice.
     """
     import shapely
 
-    whole = ChipGrid(grid.extent, grid.extent.shape)
-    shape = footprints(whole)[0]
-    projection = projection_of(grid.pixels.crs)
-    if projection.turn is None and _reaches_limb(projection, _Rects.of(whole)):
-        # Cells of a whole scene are too coarse to hold those of a chip; a union rounds its corners.
-        shape, margin = shapely.union_all([shape, *footprints(grid)]), 1000 * TINY
+    shape = footprints(whole, crs)[0]
+    projection = projection_of(crs)
+    if projection.turn is None and _reaches_limb(projection, whole):
+        # The cells of a whole scene are too coarse to hold those of a chip; a union rounds its corners.
+        shape, margin = shapely.union_all([shape, *chips()]), 1000 * TINY
     elif shape.is_empty:
         return shape
     else:
@@ -129,7 +121,7 @@ def cover(grid: ChipGrid) -> Any:
     return cut(shape.buffer(margin, join_style="mitre"))
 
 
-def _straight(projection: Projection, rects: _Rects) -> np.ndarray:
+def _straight(projection: Projection, rects: Rects) -> np.ndarray:
     """Footprints where edges are meridians and parallels: four corners are exact."""
     import shapely
 
@@ -155,7 +147,7 @@ def _straight(projection: Projection, rects: _Rects) -> np.ndarray:
     return shapes
 
 
-def _curved(projection: Projection, rects: _Rects) -> np.ndarray:
+def _curved(projection: Projection, rects: Rects) -> np.ndarray:
     """Footprints under any other projection."""
     import shapely
 
@@ -191,7 +183,7 @@ def _lines(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, _Sides]:
     return lines, (at[: len(low)], at[len(low) :])
 
 
-def _rings(projection: Projection, rects: _Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> np.ndarray:
+def _rings(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> np.ndarray:
     """Closed rings (chip, point, 2) in lon/lat of the chips in rows ``iy`` and columns ``ix``, without jumps in longitude."""
     if segments == 1:
         x, at_x = _lines(rects.left, rects.right)
@@ -213,7 +205,7 @@ def _corner_rings(corners: np.ndarray, columns: _Sides, rows: _Sides, iy: np.nda
     return np.stack([corners[at_y, at_x] for at_y, at_x in around], axis=1)
 
 
-def _edge_points(rects: _Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> tuple[np.ndarray, np.ndarray]:
+def _edge_points(rects: Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> tuple[np.ndarray, np.ndarray]:
     """x and y, both (4, chip, segments + 1), along the edges of some chips: bottom, right, top, left, counterclockwise."""
     t = np.arange(segments + 1) / segments
     left, right, bottom, top = (
@@ -224,7 +216,7 @@ def _edge_points(rects: _Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -
     return np.stack([across, right, across[:, ::-1], left]), np.stack([bottom, up, top, up[:, ::-1]])
 
 
-def _segments(projection: Projection, rects: _Rects, iy: np.ndarray, ix: np.ndarray) -> np.ndarray:
+def _segments(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarray) -> np.ndarray:
     """How many straight segments each edge needs, of the chips in rows ``iy`` and columns ``ix``: int (chip,)."""
     segments = np.ones(len(iy), int)
     # The chips at the corners, those nearest to a pole, and some in between that fall on no common column.
@@ -242,7 +234,7 @@ def _segments(projection: Projection, rects: _Rects, iy: np.ndarray, ix: np.ndar
     return segments
 
 
-def _stray(projection: Projection, rects: _Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> np.ndarray:
+def _stray(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> np.ndarray:
     """How far edges of straight segments stray from the true ones, in parts of a full chip: float64 (chip,)."""
     x, y = _edge_points(rects, iy, ix, segments)
     back_x, back_y = projection.xy(_middles(projection.lonlat(x, y)))
@@ -259,7 +251,7 @@ def _middles(lonlat: np.ndarray) -> np.ndarray:
     return lonlat[..., :-1, :] + step / 2
 
 
-def _near(rects: _Rects, pole: tuple[float, float]) -> np.ndarray:
+def _near(rects: Rects, pole: tuple[float, float]) -> np.ndarray:
     """Which chips hold a pole or lie within a chip's length of it: bool (chip_y, chip_x)."""
     (height, width), (x, y) = rects.size, pole
     in_x = (rects.left - width <= x) & (x <= rects.right + width)
@@ -267,7 +259,7 @@ def _near(rects: _Rects, pole: tuple[float, float]) -> np.ndarray:
     return in_y[:, None] & in_x
 
 
-def _reaches_limb(projection: Projection, rects: _Rects) -> bool:
+def _reaches_limb(projection: Projection, rects: Rects) -> bool:
     """Whether some of the chips lie off the Earth, from a coarse sample."""
     left, bottom, right, top = rects.bounds
     height, width = rects.size
@@ -281,7 +273,7 @@ def _reaches_limb(projection: Projection, rects: _Rects) -> bool:
     return not projection.on_earth(across, up, rects.size).all()
 
 
-def _on_earth(projection: Projection, rects: _Rects) -> np.ndarray:
+def _on_earth(projection: Projection, rects: Rects) -> np.ndarray:
     """Whether 9 x 9 points of each chip are on the Earth: bool (chip_y, chip_x, 81)."""
     t = np.linspace(0, 1, 9)
     x = rects.left[:, None] + t * (rects.right - rects.left)[:, None]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from xchip.core.footprints import Rects, cover, footprints
+from xchip.core.html import grid_html
 from xchip.core.lattice import LATTICE_TOLERANCE, Alignment, AxisMap, PixelGrid, alignment
 
 if TYPE_CHECKING:
@@ -166,19 +168,22 @@ class ChipGrid:
 
     def footprints(self) -> np.ndarray:
         """Outline of each chip in longitude and latitude (EPSG:4326), in the order of iteration: shapely geometries, (chips,)."""
-        from xchip.core.footprints import footprints
-
-        return footprints(self)
+        return footprints(Rects.of(x_bounds=self.x_bounds, y_bounds=self.y_bounds), self.pixels.crs)
 
     def outline(self) -> Any:
-        """A little more than the scene with all its chips, in longitude and latitude: a shapely Polygon or MultiPolygon."""
-        from xchip.core.footprints import cover
+        """A little more than the scene with all its chips, in longitude and latitude: a shapely Polygon or MultiPolygon.
 
-        return cover(self)
+        Examples
+        --------
+        >>> pixels = PixelGrid("EPSG:32720", (10.0, 0.0, 499980.0, 0.0, -10.0, 6400000.0), (600, 1000))
+        >>> grid = ChipGrid(pixels, 256, edge="pad")
+        >>> all(grid.outline().covers(shape) for shape in grid.footprints())
+        True
+        """
+        whole = ChipGrid(self.extent, self.extent.shape)
+        return cover(Rects.of(x_bounds=whole.x_bounds, y_bounds=whole.y_bounds), self.pixels.crs, self.footprints)
 
     def _repr_html_(self) -> str:
-        from xchip.core.html import grid_html
-
         return grid_html(self)
 
     @property
@@ -208,6 +213,17 @@ def chip_grid(
     if size.pixels.shape != pixels.shape:
         raise ValueError(f"the ChipGrid is for {size.pixels.shape} pixels (height, width), the array has {pixels.shape}")
     return size
+
+
+def outline(pixels: PixelGrid) -> Any:
+    """Outline of a whole scene: the footprint of its one chip, a shapely Polygon or MultiPolygon.
+
+    Examples
+    --------
+    >>> outline(PixelGrid("EPSG:4326", (0.5, 0.0, 10.0, 0.0, -0.5, 10.0), (4, 4))).bounds
+    (10.0, 8.0, 12.0, 10.0)
+    """
+    return ChipGrid(pixels, pixels.shape).footprints()[0]
 
 
 def _pair(value: Any, name: str) -> tuple[int, int]:

@@ -1,14 +1,15 @@
-"""What grids and arrays look like in a notebook: a small table and a drawing, in one piece of HTML without scripts."""
+"""HTML of grids and reports for notebooks: a table and a drawing, without scripts."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from xchip.core.arrays import Xarray, as_dataset, pixel_grid, quality_of
-from xchip.core.grid import ChipGrid, PixelGrid, chip_grid
+import numpy as np
+
+from xchip.core.lattice import PixelGrid
 
 # Sides of the drawing, in screen pixels.
 LONGEST, SHORTEST = 220, 16
@@ -20,20 +21,44 @@ UNBROKEN = 24
 # What stands to the right in a table, where a column has nothing else: a number with or without a unit, or a dash for none.
 NUMBER = re.compile(r"-|[<~]?-?[\d,]+(\.\d+)?(e[+-]?\d+)?\+?( ?(%|[a-z]{1,3}))?")
 
+
+class Grid(Protocol):
+    """The attributes of a `ChipGrid` that are shown."""
+
+    @property
+    def pixels(self) -> PixelGrid: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def stride(self) -> tuple[int, int]: ...
+    @property
+    def edge(self) -> str: ...
+    @property
+    def anchor(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+    def __len__(self) -> int: ...
+
+
 Rows = Iterable[tuple[str, object]]
 Table = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
-def grid_html(grid: ChipGrid) -> str:
+def grid_html(grid: Grid) -> str:
     """A `ChipGrid` as HTML: its options, and its chips on the scene. All text is escaped.
 
     Examples
     --------
+    >>> from xchip import ChipGrid
     >>> pixels = PixelGrid("EPSG:32720", (10.0, 0.0, 499980.0, 0.0, -10.0, 6400000.0), (600, 1000))
     >>> grid_html(ChipGrid(pixels, 256)).count("<rect")  # the scene and six chips
     7
     """
-    return accessor_html("xchip.ChipGrid", [*_chip_rows(grid), *_pixel_rows(grid.pixels)], grid)
+    return accessor_html("xchip.ChipGrid", [*_chip_rows(grid), *pixel_rows(grid.pixels)], grid)
 
 
 # Text has the colour of the page, by the names that JupyterLab and VS Code give it, else as it is inherited: no theme is
@@ -47,7 +72,7 @@ _QUIET = "opacity:.75"
 _CELL = "text-align:left;vertical-align:top;overflow-wrap:anywhere"
 
 
-def accessor_html(title: str, rows: Rows, grid: ChipGrid | None = None, tables: Iterable[Table] = ()) -> str:
+def accessor_html(title: str, rows: Rows, grid: Grid | None = None, tables: Iterable[Table] = ()) -> str:
     """A title and rows of (name, value) as HTML. All text is escaped.
 
     Parameters
@@ -93,52 +118,21 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def array_html(obj: Xarray) -> str:
-    """What ``.chips`` makes of an array, as HTML. No pixel is read."""
-    rows, grid = _array_rows(obj)
-    return accessor_html("xchip: .chips", rows, grid)
-
-
-def array_text(obj: Xarray) -> str:
-    """What ``.chips`` makes of an array, as text. No pixel is read."""
-    rows, _ = _array_rows(obj)
-    return "\n".join(["<xchip: .chips>", *(f"    {name + ':':<12} {value}" for name, value in rows)])
-
-
-def _array_rows(obj: Xarray) -> tuple[list[tuple[str, object]], ChipGrid | None]:
-    try:
-        ds = as_dataset(obj)
-        grid = chip_grid(pixel_grid(ds))
-    except ValueError as problem:
-        # A repr of an array that can't be cut says why.
-        return [("no grid", problem)], None
-    rows = [("bands", ", ".join(str(name) for name in ds.data_vars)), *_pixel_rows(grid.pixels)]
-    if "time" in ds.sizes:
-        rows.insert(1, ("time steps", f"{ds.sizes['time']:,}"))
-    if "sensor" in ds.attrs:
-        rows.append(("sensor", ds.attrs["sensor"]))
-    try:
-        array, rule = quality_of(ds.isel(y=slice(1), x=slice(1)))
-        rows.append(("quality", f"{array.name}: {rule.source or 'a rule of its own'}" if rule else "nodata of the bands"))
-    except ValueError as problem:
-        rows.append(("quality", problem))
-    return [*rows, (".grid()", f"{_by(grid.shape)} chips of {_by(grid.size)} pixels")], grid
-
-
-def _chip_rows(grid: ChipGrid) -> list[tuple[str, object]]:
+def _chip_rows(grid: Grid) -> list[tuple[str, object]]:
     return [
-        ("chips", f"{len(grid):,} ({_by(grid.shape)}, chip_y x chip_x)"),
-        ("size", f"{_by(grid.size)} pixels"),
-        ("stride", f"{_by(grid.stride)} pixels"),
+        ("chips", f"{len(grid):,} ({times(grid.shape)}, chip_y x chip_x)"),
+        ("size", f"{times(grid.size)} pixels"),
+        ("stride", f"{times(grid.stride)} pixels"),
         ("edge", grid.edge),
         ("anchor", grid.anchor),
     ]
 
 
-def _pixel_rows(pixels: PixelGrid) -> list[tuple[str, object]]:
+def pixel_rows(pixels: PixelGrid) -> list[tuple[str, object]]:
+    """(name, value) of what is shown of a pixel grid."""
     return [
-        ("scene", f"{_by(pixels.shape)} pixels (height x width)"),
-        ("pixel size", f"{_by(pixels.res)} {unit_of(pixels.crs)}"),
+        ("scene", f"{times(pixels.shape)} pixels (height x width)"),
+        ("pixel size", f"{times(pixels.res)} {unit_of(pixels.crs)}"),
         ("CRS", _crs_label(pixels.crs)),
         ("bounds", ", ".join(f"{value:.12g}" for value in pixels.bounds)),
     ]
@@ -163,7 +157,8 @@ def unit_of(crs: Any) -> str:
     return {"metre": "m", "degree": "°"}.get(unit, unit)
 
 
-def _by(pair: tuple[float, float]) -> str:
+def times(pair: tuple[float, float]) -> str:
+    """A pair as text, such as "256 x 256"."""
     return " x ".join(f"{value:.12g}" for value in pair)
 
 
@@ -174,7 +169,7 @@ def _crs_label(crs: str) -> str:
     return label if len(label) <= 80 else f"{label[:79]}…"
 
 
-def _drawing(grid: ChipGrid) -> str:
+def _drawing(grid: Grid) -> str:
     """The scene and its chips as inline SVG: at most some hundred elements, however many chips there are."""
     (_, rows, heights), (_, columns, widths) = grid.rows, grid.columns
     (height, width), (res_y, res_x) = grid.pixels.shape, grid.pixels.res

@@ -1,7 +1,9 @@
-"""Which chips an index keeps."""
+"""Validate numbers that callers pass: limits on fractions, integers and threads."""
 
 from __future__ import annotations
 
+import operator
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,3 +65,36 @@ def limits_of(**limits: Any) -> Limits:
         if name not in Limits.__slots__:
             raise TypeError(f"{name!r} is no parameter here; limits are {', '.join(Limits.__slots__)}")
     return Limits(**limits)
+
+
+REMOTE_THREADS = 16
+"""Reader threads for remote files."""
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise unless ``value`` is an integer from ``least`` to ``most``.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the message says what ``name`` may be.
+
+    Examples
+    --------
+    >>> check_whole("buffer", 0.5)
+    Traceback (most recent call last):
+    ValueError: buffer is a whole number from 1 on, got 0.5
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} is a whole number from {least} {'on' if most is None else f'to {most}'}, got {value!r}")
+
+
+def reading_threads(threads: int | None, *, remote: bool) -> int:
+    """Number of reader threads: ``threads``, or else one per core, `REMOTE_THREADS` for remote files."""
+    if threads is not None:
+        return threads
+    return REMOTE_THREADS if remote else os.cpu_count() or 1

@@ -12,8 +12,8 @@ import numpy as np
 
 from xchip import sensors
 from xchip.chips.train.stats_values import BandStats, SensorStats
+from xchip.core.limits import check_whole
 from xchip.core.moments import Moments, moments
-from xchip.export.numbers import check_whole
 from xchip.io.progress import one_step, told
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store, reached

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.chips.open_chips import ChipTable
+from xchip.chips.chip_table import ChipTable
 from xchip.export.job import Chips, File, Format, ShuffledBySensor
 from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store

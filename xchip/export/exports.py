@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
-from xchip.chips.open_chips import ChipTable, chip_source
-from xchip.core.limits import Limits, limits_of
+from xchip.chips.chip_table import ChipTable, chip_source
+from xchip.core.limits import Limits, check_whole, limits_of, reading_threads
 from xchip.core.reduce import FRACTIONS
 from xchip.core.scene import ItemError
 from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
 from xchip.export.job import File, Format, Pool, Work, pools_of
-from xchip.export.numbers import check_whole, reading_threads
 from xchip.export.report import ExportReport
 from xchip.export.run import Run
 from xchip.export.shards import Shards
@@ -276,7 +275,7 @@ def _checked(
 
 def _chosen(index: Any, bbox: Any, filters: Any, limits: Limits, storage: StorageOptions) -> pd.DataFrame:
     """The rows to export, in memory."""
-    from xchip.indexing.files.read import read_index, rows_of
+    from xchip.indexing.opening.read import read_index, rows_of
 
     if isinstance(index, (str, os.PathLike, list, tuple)):
         frame = read_index(index, bbox, filters, storage=storage)

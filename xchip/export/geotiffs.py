@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from xchip.chips.chip_table import ChipTable
 from xchip.chips.item_cache import ChipBand
-from xchip.chips.open_chips import ChipTable
-from xchip.export.job import Chips, File, Format
-from xchip.export.naming import refuse_doubles
+from xchip.export.job import Chips, File, Format, refuse_doubles
 from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store
 

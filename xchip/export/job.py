@@ -12,8 +12,8 @@ import numpy as np
 
 from xchip.chips.chip_reader import Planes
 from xchip.chips.chip_rows import ChipRows
+from xchip.chips.chip_table import ChipTable
 from xchip.chips.item_cache import ChipBand
-from xchip.chips.open_chips import ChipTable
 from xchip.chips.read_plan import Shape, split_units, units
 from xchip.indexing.archive.task import ArchiveError
 from xchip.indexing.stacchip.rows import located
@@ -266,7 +266,8 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
         If the target can't be written.
     """
     arrays, wrong = read_chips(pool.table, work, each)
-    pool = replace(pool, table=located(pool.table, wrong))
+    table = pool.table
+    pool = replace(pool, table=replace(table, coords=located(table.rows, table.coords, table.reader.items.scene, wrong)))
     bands = pool.table.reader.layout.bands(arrays)
     found = tuple(_failed(pool, file, wrong) for file in pool.files)
     redone = {file.name for file in pool.files}
@@ -384,3 +385,23 @@ def by_file(failures: Iterable[FailedChip]) -> dict[str, list[FailedChip]]:
     """Failed chips by the file that lacks them."""
     ordered = sorted(failures, key=lambda one: one.file)
     return {name: list(some) for name, some in groupby(ordered, key=lambda one: one.file)}
+
+
+def refuse_doubles(table: ChipTable) -> None:
+    """Check that collection, item and chip id name each chip only once.
+
+    Raises
+    ------
+    ValueError
+        If two chips share them: one file would replace the other.
+    """
+    import pandas as pd
+
+    collections = np.array([ref.collection or "" for ref in table.rows.items], object)[table.rows.item]
+    ids = pd.DataFrame({"collection": collections, "item_id": table.coords["item_id"], "chip_id": table.coords["chip_id"]})
+    doubles = ids[ids.duplicated()]
+    if len(doubles):
+        raise ValueError(
+            f"{len(doubles):,} chips of the index have the id of another one, such as {doubles['chip_id'].iloc[0]!r} of item "
+            f"{doubles['item_id'].iloc[0]!r}, and their names would be the same; export each grid by itself, or drop the doubles"
+        )

@@ -12,9 +12,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from xchip.chips.open_chips import ChipTable
-from xchip.export.job import Chips, File, Format, ShuffledBySensor
-from xchip.export.naming import refuse_doubles
+from xchip.chips.chip_table import ChipTable
+from xchip.export.job import Chips, File, Format, ShuffledBySensor, refuse_doubles
 from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store
 from xchip.sensors.clay import encodings

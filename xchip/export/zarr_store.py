@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.chips.open_chips import CHUNK, ChipTable
+from xchip.chips.chip_table import ChipTable
+from xchip.chips.open_chips import CHUNK
 from xchip.export.job import Chips, File, Format
 from xchip.io.store import Store, reached
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.core.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, pixel_grid, quality_of
+from xchip.core.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, pixel_grid
 from xchip.core.grid import ChipGrid, chip_grid
 from xchip.core.limits import Limits
 from xchip.core.reduce import FRACTIONS, class_counts, fractions_of
+from xchip.sensors.array_quality import quality_of
 
 if TYPE_CHECKING:
     import dask_geopandas

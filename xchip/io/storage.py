@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from xchip.core.scene import Band, Header, Scene
 from xchip.io.gdal import endpoint_options
 from xchip.io.signing import PLANETARY_COMPUTER, Signer, forget_signatures, signed
-from xchip.raster.header import read_header
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure")}
 """Kind of store -> (package, extra of xchip that brings it)."""
@@ -197,24 +195,3 @@ def _gdal_settings(options: dict[str, str]) -> Iterator[None]:
         # thread, and in each Env inside of this one.
         setenv(**options)
         yield
-
-
-def signed_scene(scene: Scene, storage: StorageOptions) -> Scene:
-    """The scene with signed hrefs, to be read now; the scene itself where nothing signs."""
-    if storage.signer is None:
-        return scene
-    hrefs: dict[str, str] = {}  # bands of one file keep one href
-
-    def with_signature(band: Band) -> Band:
-        if band.href not in hrefs:
-            hrefs[band.href] = storage.sign(band.href)
-        return replace(band, href=hrefs[band.href])
-
-    mask = None if scene.mask is None else with_signature(scene.mask)
-    bands, quality = (tuple(map(with_signature, part)) for part in (scene.bands, scene.quality))
-    return replace(scene, bands=bands, quality=quality, mask=mask)
-
-
-def header_reader(storage: StorageOptions) -> Callable[[str], Header]:
-    """`read_header` of signed hrefs: what `xchip.stac.items.understand` takes as ``header``."""
-    return read_header if storage.signer is None else lambda href: read_header(storage.sign(href))

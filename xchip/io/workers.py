@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xchip.indexing.archive.task import index_one
 from xchip.io.cluster import slots, slow_malloc
 from xchip.io.progress import LOGGER
 
@@ -24,7 +23,7 @@ class Crew(Protocol):
         """How many tasks can be worked on now."""
 
     def submit(self, *task: Any) -> Any:
-        """A future of ``index_one(*task)``, or of what the crew was made for."""
+        """Return a future of ``function(*task)``."""
 
     def give_up(self, futures: list[Any]) -> list[Any]:
         """Begin none of these that has not begun; those that are finished, or soon will be."""
@@ -33,14 +32,14 @@ class Crew(Protocol):
 class Threads:
     """Threads of this process."""
 
-    def __init__(self, pool: ThreadPoolExecutor, count: int) -> None:
-        self._pool, self._count = pool, count
+    def __init__(self, pool: ThreadPoolExecutor, count: int, function: Callable[..., Any]) -> None:
+        self._pool, self._count, self._function = pool, count, function
 
     def slots(self) -> int:
         return self._count
 
     def submit(self, *task: Any) -> Any:
-        return self._pool.submit(index_one, *task)
+        return self._pool.submit(self._function, *task)
 
     def give_up(self, futures: list[Any]) -> list[Any]:
         begun = [future for future in futures if not future.cancel()]
@@ -54,7 +53,7 @@ class Cluster:
     ASKED_EVERY = 5.0
     """Seconds between two questions of how large the cluster is."""
 
-    def __init__(self, client: distributed.Client, function: Callable[..., Any] = index_one) -> None:
+    def __init__(self, client: distributed.Client, function: Callable[..., Any]) -> None:
         self._client, self._function = client, function
         self._asked, self._slots = float("-inf"), 1
 
@@ -76,7 +75,8 @@ class Cluster:
 
 
 @contextmanager
-def crew_of(client: distributed.Client | None, workers: int | None) -> Iterator[Crew]:
+def crew_of(client: distributed.Client | None, workers: int | None, function: Callable[..., Any]) -> Iterator[Crew]:
+    """Give the executor that calls ``function``: the cluster of ``client``, or ``workers`` threads of this process."""
     if client is not None:
         if workers is not None:
             raise ValueError(
@@ -85,13 +85,13 @@ def crew_of(client: distributed.Client | None, workers: int | None) -> Iterator[
         advice = slow_malloc(client)
         if advice:
             LOGGER.warning(advice)
-        yield Cluster(client)
+        yield Cluster(client, function)
         return
     count = (os.cpu_count() or 1) if workers is None else workers
     if count < 1:
         raise ValueError(f"workers is a number of threads, at least 1, got {workers}")
     pool = ThreadPoolExecutor(count, thread_name_prefix="xchip-index")
     try:
-        yield Threads(pool, count)
+        yield Threads(pool, count, function)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -108,7 +108,7 @@ def plot(
     'easting (km), EPSG:32719'
     """
     require_matplotlib()
-    from xchip.indexing.files.read import column_names
+    from xchip.indexing.opening.read import column_names
 
     if outline == column:
         outline = None
@@ -147,7 +147,7 @@ def plot(
 
 def columns_of(index: Any, wanted: Sequence[str], storage: StorageOptions | None = None) -> pd.DataFrame:
     """The rows of an index, in those of the ``wanted`` columns that it has."""
-    from xchip.indexing.files.read import column_names, rows_of
+    from xchip.indexing.opening.read import column_names, rows_of
 
     known = set(column_names(index, storage=storage))
     return rows_of(index, [name for name in dict.fromkeys(wanted) if name in known], storage=storage)

@@ -216,7 +216,7 @@ def plot_scenes(
     from matplotlib.figure import Figure
 
     from xchip.core.arrays import as_dataset
-    from xchip.indexing.files.read import rows_of
+    from xchip.indexing.opening.read import rows_of
 
     frame = rows_of(index)
     ids = [str(item_id) for item_id in np.atleast_1d(ds["item_id"].values)]

@@ -122,7 +122,7 @@ def quarter_dates(year: int, quarter: int) -> str:
 
 def moment_of(item: Item) -> datetime:
     """An item's datetime, UTC; the start of its time where it has no datetime."""
-    from xchip.stac.scene.fields import moment
+    from xchip.stac.fields import moment
 
     properties = item["properties"]
     at = moment(properties.get("datetime") or properties.get("start_datetime"), "datetime")

@@ -109,7 +109,7 @@ def choose_items(
 def _settled(recipe: str | Recipe, options: Options) -> tuple[Recipe, dict[str, Any]]:
     """The recipe itself, and the value of each option."""
     if isinstance(recipe, str):
-        from xchip.processors import find
+        from xchip.processors.registry import find
 
         recipe = find(recipe)
     return recipe, recipe.values(options)

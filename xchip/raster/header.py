@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from xchip.core.grid import PixelGrid, proj_code
-from xchip.core.scene import Header
+from xchip.core.scene import Band, Header, Scene
 from xchip.io.gdal import POOL, shown
+from xchip.io.storage import StorageOptions
 
 _WAY_OUT = "warp it to a north-up grid first (gdalwarp)"
 
@@ -89,3 +92,24 @@ def _grid(dataset: Any, name: str) -> PixelGrid:
     if not (crs.is_geographic or crs.is_projected):
         raise ValueError(f"{name} has a CRS of no known place on Earth ({crs.name!r}); give its item proj:code or proj:wkt2")
     return PixelGrid(proj_code(crs), (a, b, c, d, e, f), (dataset.height, dataset.width))
+
+
+def signed_scene(scene: Scene, storage: StorageOptions) -> Scene:
+    """The scene with signed hrefs, to be read now; the scene itself where nothing signs."""
+    if storage.signer is None:
+        return scene
+    hrefs: dict[str, str] = {}  # bands of one file keep one href
+
+    def with_signature(band: Band) -> Band:
+        if band.href not in hrefs:
+            hrefs[band.href] = storage.sign(band.href)
+        return replace(band, href=hrefs[band.href])
+
+    mask = None if scene.mask is None else with_signature(scene.mask)
+    bands, quality = (tuple(map(with_signature, part)) for part in (scene.bands, scene.quality))
+    return replace(scene, bands=bands, quality=quality, mask=mask)
+
+
+def header_reader(storage: StorageOptions) -> Callable[[str], Header]:
+    """`read_header` of signed hrefs: what `xchip.stac.scene.understand.understand` takes as ``header``."""
+    return read_header if storage.signer is None else lambda href: read_header(storage.sign(href))

@@ -16,7 +16,6 @@ from xchip.core.scene import Band, BoaOffset, ItemError
 from xchip.io.gdal import POOL, open_dataset, reading, shown
 from xchip.raster.deflate_tiles import inflate, read_tiles
 from xchip.raster.regrid import Box, covered, repeat, source_box, warp
-from xchip.stac.scene.sentinel2_offset import apply_offset
 
 # Strips of about this size stay in a core's cache while they are counted.
 STRIP_BYTES = 2 << 20
@@ -387,3 +386,33 @@ def _read_into(dataset: Any, indexes: list[int], window: Any, out: np.ndarray) -
     mask = dataset.dataset_mask(window=window)
     for index, plane in zip(indexes, out, strict=True):
         plane[:] = dataset.read(index, window=window) if index else mask
+
+
+def apply_offset(values: np.ndarray, band: Band) -> np.ndarray:
+    """``values`` as stored with ``band.dn_offset`` added: the same shape and dtype; ``values`` itself where that is 0.
+
+    Pixels without data (``band.nodata``) stay as they are, and no other pixel becomes one of them: what would fall below the
+    dtype's range is set to its end, and what would equal nodata to the next number. So, with nodata 0, digital numbers 1 to
+    1001 become 1: pixels darker than black stay data. (Planetary Computer's recipe makes them 0, which is nodata.)
+
+    Examples
+    --------
+    >>> from xchip.core.grid import PixelGrid
+    >>> grid = PixelGrid("EPSG:32632", (10, 0, 0, 0, -10, 0), (1, 4))
+    >>> band = Band("red", "B04", "B04.tif", grid, "uint16", nodata=0, dn_offset=-1000)
+    >>> apply_offset(np.array([[0, 7, 1001, 1500]], "uint16"), band)
+    array([[  0,   1,   1, 500]], dtype=uint16)
+    """
+    if not band.dn_offset:
+        return values
+    if values.dtype.kind == "f":
+        shifted = values + values.dtype.type(band.dn_offset)
+    else:
+        lowest = np.iinfo(values.dtype).min - band.dn_offset
+        shifted = np.maximum(values, values.dtype.type(lowest))
+        shifted -= values.dtype.type(-band.dn_offset)
+    if band.nodata is not None:
+        shifted[shifted == band.nodata] += 1
+        missing = values == band.nodata
+        shifted[missing] = values[missing]
+    return shifted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xchip.core.reduce import FRACTIONS
-from xchip.indexing.files.read import column_names
+from xchip.indexing.opening.read import column_names
 from xchip.selection.audit_dates import PlaceTimes, least_time, microseconds
 from xchip.selection.audit_report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitPair
 from xchip.selection.inputs import chips_of, column_of, is_lazy, shapes_of

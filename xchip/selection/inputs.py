@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.core.lonlat import in_degrees
-from xchip.indexing.files.read import open_index, rows_of
+from xchip.indexing.opening.read import open_index, rows_of
 from xchip.selection.sphere import mixed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
-from xchip.stac.scene.fields import mapping, text
+from xchip.stac.fields import mapping, text
 
 Found = tuple[dict[str, Any], str | None]
 """(item as plain JSON with absolute hrefs, href of its JSON)."""

@@ -14,12 +14,12 @@ import numpy as np
 
 from xchip.chips.chip_reader import ChipReader
 from xchip.chips.chip_rows import ChipRows
-from xchip.chips.open_chips import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, chip_source
 from xchip.chips.read_plan import split_units, units
 from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of, with_bands
 from xchip.chips.train.stats_values import BandStats, SensorStats
+from xchip.core.limits import check_whole, reading_threads
 from xchip.core.moments import Moments, moments, no_moments
-from xchip.export.numbers import check_whole, reading_threads
 from xchip.indexing.rows import frame_of
 from xchip.io.cluster import client_of, slots
 from xchip.io.progress import Tell, one_step, told
@@ -133,7 +133,7 @@ def band_stats(
 def _rows(index: Any, *, skip_nodata: bool, storage: StorageOptions) -> pd.DataFrame:
     """The rows that count."""
     if isinstance(index, (str, os.PathLike)):
-        from xchip.indexing.files.read import read_index
+        from xchip.indexing.opening.read import read_index
 
         wanted = None if skip_nodata else [("nodata_fraction", "==", 0)]
         frame: pd.DataFrame = read_index(os.fspath(index), filters=wanted, storage=storage)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xchip.chips.chip_reader import ChipReader
+from xchip.chips.chip_table import ChipTable
 from xchip.chips.item_cache import survey
-from xchip.chips.open_chips import ChipTable
 from xchip.chips.read_plan import tile_shape
 from xchip.core.quality import QualityRule
 from xchip.sensors.clay import CLAY_SENSORS

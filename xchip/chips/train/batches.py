@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from xchip.chips.open_chips import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, chip_source
 from xchip.chips.read_plan import Epoch, epoch_plan
 from xchip.chips.train.readers import ClusterReaders, Readers, ThreadReaders
-from xchip.export.numbers import check_whole, reading_threads
+from xchip.core.limits import check_whole, reading_threads
 from xchip.io.storage import StorageOptions
 from xchip.stac.scene.sentinel2_offset import Harmonize
 

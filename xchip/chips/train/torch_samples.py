@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from xchip.chips.chip_reader import Layout
 from xchip.chips.chip_rows import ChipRows
-from xchip.chips.open_chips import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, chip_source
 from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of, with_bands
 from xchip.chips.train.stats_values import BandStats
 from xchip.indexing.stacchip.rows import located
@@ -69,7 +69,7 @@ class Samples:
 
         rows = self.table.rows.take(positions)
         some = {name: values[positions] for name, values in self.table.coords.items()}
-        coords = located(replace(self.table, rows=rows, coords=some)).coords
+        coords = located(rows, some, self.table.reader.items.scene)
         sensor = self.sensor[self.table.rows.item[positions]]
         pixels = self._pixels(arrays, sensor)
         columns: dict[str, Any]

@@ -22,7 +22,7 @@ from xchip.indexing.archive.ledger import Record, Run, claim, fingerprint_of, no
 from xchip.indexing.archive.manifest import write_manifest
 from xchip.indexing.archive.pending import Known, Verdict
 from xchip.indexing.archive.report import BuildReport
-from xchip.indexing.archive.task import ArchiveError, Job, Prepare, identity_of
+from xchip.indexing.archive.task import ArchiveError, Job, Prepare, identity_of, index_one
 from xchip.indexing.files.geoparquet import SCHEMA_VERSION
 from xchip.indexing.from_items import Recipe, grid_options
 from xchip.io.cluster import client_of
@@ -134,7 +134,7 @@ def build_index(
     start = time.monotonic()
     _claim(store, parameters)
     stream = None if isinstance(progress, bool) else progress
-    with client_of(client) as cluster, crew_of(cluster, workers) as crew:
+    with client_of(client) as cluster, crew_of(cluster, workers, index_one) as crew:
         build = _Build(job, crew, retry_failed, None if progress is False else Progress(_count(items), "indexed", stream=stream))
         build.run(items)
     return build.report(time.monotonic() - start)

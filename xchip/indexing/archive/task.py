@@ -15,8 +15,9 @@ from xchip.indexing.files.write import bounds_of, index_bytes
 from xchip.indexing.from_items import Recipe, index_part, understand_for_index
 from xchip.indexing.rows import IndexRows
 from xchip.io.retry import Event, GivenUp, Outcome, attempts_in, insistently, retrying
-from xchip.io.storage import StorageOptions, header_reader, signed_scene
+from xchip.io.storage import StorageOptions
 from xchip.io.store import Store
+from xchip.raster.header import header_reader, signed_scene
 from xchip.stac.scene.understand import collection_of
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import xarray as xr
 
 from xchip import sensors
-from xchip.core.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, nodata_of, pixel_grid, quality_of
+from xchip.core.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, nodata_of, pixel_grid
 from xchip.core.counting import MAX_ROWS
 from xchip.core.grid import chip_grid
 from xchip.core.limits import Limits
 from xchip.core.quality import NodataRule
 from xchip.indexing.explain.explanation import CHIP_BYTES, Explanation, Figure, as_bytes, counted, counting_memory, memory_figure
 from xchip.indexing.rows import array_index
+from xchip.sensors.array_quality import quality_of
 
 SMALL_CHUNK = 250_000
 """Bytes of a chunk below which Dask's own work, 0.3 to 2 ms a task, takes longer than to read and count the chunk."""

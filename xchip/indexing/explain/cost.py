@@ -18,7 +18,7 @@ from xchip.indexing.count_scene import STRIP_PIXELS, in_one_file, may_be_nodata,
 from xchip.indexing.explain.explanation import CHIP_BYTES, Figure, counting_memory, joined
 from xchip.io.gdal import gdal_path, is_remote
 from xchip.raster.reader import KEPT_BYTES, PART_BYTES, strip_rows
-from xchip.stac.scene.fields import mapping
+from xchip.stac.fields import mapping
 
 USUAL_BLOCK = 512
 """Rows of a block where neither header nor profile tells: GDAL's default for cloud-optimised files."""

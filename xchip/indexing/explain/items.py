@@ -14,7 +14,8 @@ from xchip.core.scene import ItemError, Scene
 from xchip.indexing.explain.cost import file_reads, pixel_bytes, requests, scene_memory, stored_bytes
 from xchip.indexing.explain.explanation import MAX_GROUPS, MAX_PROBLEMS, Explanation, Figure, Group, Tally, counted, memory_figure
 from xchip.indexing.from_items import Recipe, grid_options, understand_for_index
-from xchip.io.storage import StorageOptions, header_reader
+from xchip.io.storage import StorageOptions
+from xchip.raster.header import header_reader
 from xchip.sensors.profile import SensorProfile
 from xchip.stac.scene.understand import HeaderNeeded, ReadHeader, collection_of, plain_items
 

@@ -1,1 +1,1 @@
-"""Index tables on disk: write, list, filter and read GeoParquet."""
+"""Write index tables as GeoParquet."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xchip.indexing.files.geoparquet import bbox_type, sides_of
-from xchip.indexing.files.listing import list_files
-from xchip.indexing.files.scan import Piece
-from xchip.indexing.files.schema import arrow_schema
 from xchip.indexing.merge.deduplicate import FILE, PLACE, ChipCheck, Distinct
 from xchip.indexing.merge.external_sort import KEY, Sorter
 from xchip.indexing.merge.hilbert import WIDE, bbox_keys
 from xchip.indexing.merge.item_grids import ItemGrids
 from xchip.indexing.merge.publish import FILE_ROWS, IndexWriter, Target
 from xchip.indexing.merge.sources import FileRows, read_files
+from xchip.indexing.opening.listing import list_files
+from xchip.indexing.opening.scan import Piece
+from xchip.indexing.opening.schema import arrow_schema
 from xchip.indexing.rows import COLUMNS
 from xchip.io.progress import Tell, told
 from xchip.io.storage import StorageOptions

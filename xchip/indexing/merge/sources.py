@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.indexing.files import schema as form
 from xchip.indexing.files.geoparquet import TYPES, bbox_column, wkb_types
-from xchip.indexing.files.scan import BATCH_ROWS, Piece
+from xchip.indexing.opening import schema as form
+from xchip.indexing.opening.scan import BATCH_ROWS, Piece
 from xchip.io.storage import StorageOptions
 
 if TYPE_CHECKING:

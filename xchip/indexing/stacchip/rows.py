@@ -1,38 +1,60 @@
-"""When and where chips are, of rows that do not tell it, as those of stacchip's tables do not."""
+"""Dates, CRS and edges of chips whose rows lack them, as rows of stacchip's tables do."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from xchip.chips.open_chips import ChipTable
+from xchip.core.scene import Scene
 
 
-def located(table: ChipTable, unread: Collection[int] = ()) -> ChipTable:
-    """The table with date, CRS and edges of each chip; where the rows have none, by the chip's window on its item's grid.
+class Windows(Protocol):
+    """The windows of chips on their items' grids."""
+
+    @property
+    def items(self) -> Sequence[Any]: ...
+    @property
+    def item(self) -> np.ndarray: ...
+    @property
+    def col_off(self) -> np.ndarray: ...
+    @property
+    def row_off(self) -> np.ndarray: ...
+    @property
+    def width(self) -> np.ndarray: ...
+    @property
+    def height(self) -> np.ndarray: ...
+
+
+def located(
+    rows: Windows, coords: Mapping[str, np.ndarray], scene_of: Callable[[Any], Scene], unread: Collection[int] = ()
+) -> Mapping[str, np.ndarray]:
+    """Fill in date, CRS and edges of each chip from the chip's window on its item's grid.
 
     Parameters
     ----------
-    table
-        Chips. Items whose rows lack edges are read, unless this process knows them already.
+    rows
+        Items and windows of the chips.
+    coords
+        Coordinates by name, one value per chip; returned unchanged where all edges are known.
+    scene_of
+        Returns the scene of one of ``rows.items``. Called only for items whose rows lack edges.
     unread
-        Positions of chips to leave as they are, for their items can't be read.
+        Positions of chips to leave as they are because their items can't be read.
 
     Raises
     ------
     ItemError
         If an item can't be read.
     """
-    lacking = np.isnan(table.coords["proj_left"])
+    lacking = np.isnan(coords["proj_left"])
     lacking[list(unread)] = False
     if not lacking.any():
-        return table
-    rows = table.rows
-    coords = {name: values.copy() for name, values in table.coords.items()}
+        return coords
+    coords = {name: values.copy() for name, values in coords.items()}
     for number in np.unique(rows.item[lacking]).tolist():
-        scene = table.reader.items.scene(rows.items[number])
+        scene = scene_of(rows.items[number])
         mine = lacking & (rows.item == number)
         res_x, _, left, _, res_y, top = scene.grid.transform
         coords["proj_code"][mine] = scene.grid.crs
@@ -44,4 +66,4 @@ def located(table: ChipTable, unread: Collection[int] = ()) -> ChipTable:
             ("proj_bottom", top, res_y, rows.row_off, rows.height),
         ):
             coords[name][mine] = first + step * np.broadcast_to(off + length, lacking.shape)[mine]
-    return replace(table, coords=coords)
+    return coords

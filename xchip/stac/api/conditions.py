@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from xchip.stac.scene.fields import FieldError, mapping, moment
+from xchip.stac.fields import FieldError, mapping, moment
 
 Item = Mapping[str, Any]
 

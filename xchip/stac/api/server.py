@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from xchip.stac.scene.fields import mapping, objects
+from xchip.stac.fields import mapping, objects
 
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and between two bytes of an answer."""

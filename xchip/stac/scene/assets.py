@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xchip.sensors.registry import plain_key
+from xchip.stac.fields import BandFields, band_fields, mapping, text, words
 from xchip.stac.inputs import resolve
 from xchip.stac.scene.classification import QUALITY_ROLES
-from xchip.stac.scene.fields import BandFields, band_fields, mapping, text, words
 
 _MEDIA_TYPE = re.compile(r"^(image/(vnd\.stac\.geotiff|(x-)?(geo)?tiff|x\.geotiff|jp2|jpx|j2k|nitf)|application/(x-)?geotiff)\b")
 _NO_RASTER_TYPE = re.compile(r"^(image/(?!tiff)|text/|video/|application/(?!octet-stream))")

@@ -13,8 +13,8 @@ from xchip.core.grid import PixelGrid
 from xchip.core.scene import Band, BoaOffset, Header, ItemError
 from xchip.sensors.profile import BandSpec, SensorProfile
 from xchip.sensors.registry import AssetNames, identity, match
+from xchip.stac.fields import BandFields, FieldError, mapping
 from xchip.stac.scene.assets import Raster, size_in_key
-from xchip.stac.scene.fields import BandFields, FieldError, mapping
 from xchip.stac.scene.projection import CRS_FIELDS, NO_FIELDS, GridFields, crs_of, grid_fields, grid_of, same_grid, shared_extent
 from xchip.stac.scene.sentinel2_offset import Radiometry, boa_offset, common_offset, radiometry_of
 

@@ -20,7 +20,7 @@ from xchip.core.quality import (
     QualityClass,
     QualityRule,
 )
-from xchip.stac.scene.fields import mapping, objects, text
+from xchip.stac.fields import mapping, objects, text
 
 QUALITY_ROLES = frozenset({"cloud", "cloud-shadow", "snow-ice", "water-mask", "data-mask", "quality", "quality-mask"})
 """An asset with one of these roles may decide quality by its published classes."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from xchip.core.grid import PixelGrid, proj_code
 from xchip.core.lonlat import projection_of
-from xchip.stac.scene.fields import FieldError, numbers
+from xchip.stac.fields import FieldError, numbers
 
 NEAR = 1000.0
 """Metres: datums and spellings of one CRS lie closer together, zones of UTM do not."""

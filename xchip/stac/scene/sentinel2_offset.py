@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from xchip.core.scene import Band, BoaOffset, ItemError, Scene
-from xchip.stac.scene.fields import mapping
+from xchip.stac.fields import mapping
 
 Harmonize = bool | int | Mapping[str, int]
 """What ``harmonize=`` may be; see `harmonized`."""
@@ -210,33 +210,3 @@ def offset_in_file(scene: Scene) -> float:
     """The scene's decision as a number: NaN where it is undecided, or the product has none."""
     decision = scene.boa_offset
     return np.nan if decision is None or decision.offset is None else float(decision.offset)
-
-
-def apply_offset(values: np.ndarray, band: Band) -> np.ndarray:
-    """``values`` as stored with ``band.dn_offset`` added: the same shape and dtype; ``values`` itself where that is 0.
-
-    Pixels without data (``band.nodata``) stay as they are, and no other pixel becomes one of them: what would fall below the
-    dtype's range is set to its end, and what would equal nodata to the next number. So, with nodata 0, digital numbers 1 to
-    1001 become 1: pixels darker than black stay data. (Planetary Computer's recipe makes them 0, which is nodata.)
-
-    Examples
-    --------
-    >>> from xchip.grid import PixelGrid
-    >>> grid = PixelGrid("EPSG:32632", (10, 0, 0, 0, -10, 0), (1, 4))
-    >>> band = Band("red", "B04", "B04.tif", grid, "uint16", nodata=0, dn_offset=-1000)
-    >>> apply_offset(np.array([[0, 7, 1001, 1500]], "uint16"), band)
-    array([[  0,   1,   1, 500]], dtype=uint16)
-    """
-    if not band.dn_offset:
-        return values
-    if values.dtype.kind == "f":
-        shifted = values + values.dtype.type(band.dn_offset)
-    else:
-        lowest = np.iinfo(values.dtype).min - band.dn_offset
-        shifted = np.maximum(values, values.dtype.type(lowest))
-        shifted -= values.dtype.type(-band.dn_offset)
-    if band.nodata is not None:
-        shifted[shifted == band.nodata] += 1
-        missing = values == band.nodata
-        shifted[missing] = values[missing]
-    return shifted

@@ -12,11 +12,11 @@ from xchip.core.quality import NODATA, NodataRule, QualityRule, values
 from xchip.core.scene import Band, Header, ItemError, Scene
 from xchip.sensors.profile import BandSpec, SensorProfile
 from xchip.sensors.registry import band_called, find, identity, plain_key, recognise, renamed, rule_by_name
+from xchip.stac.fields import FieldError, mapping, moment, numbers, text
 from xchip.stac.inputs import plain_items
 from xchip.stac.scene.assets import Raster, describe_assets, radar_geometry, raster_assets, shown, stem
 from xchip.stac.scene.bands import Files, HeaderNeeded, Part, check_ground, mask_band, match_profile, pixel_size
 from xchip.stac.scene.classification import published_rules
-from xchip.stac.scene.fields import FieldError, mapping, moment, numbers, text
 from xchip.stac.scene.finest_grid import finest_of_profile, finest_of_rasters
 from xchip.stac.scene.projection import covers
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.indexing.files.schema import arrow_schema
+from xchip.indexing.opening.schema import arrow_schema
 from xchip.io.storage import StorageOptions
 
 if TYPE_CHECKING:

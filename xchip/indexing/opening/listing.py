@@ -11,9 +11,9 @@ import numpy as np
 from xchip.indexing.archive.layout import INDEX, LEDGER, MANIFEST
 from xchip.indexing.archive.ledger import parameters_of
 from xchip.indexing.archive.manifest import parts_of
-from xchip.indexing.files.query import Query
-from xchip.indexing.files.scan import Piece
-from xchip.indexing.files.schema import options_text
+from xchip.indexing.opening.query import Query
+from xchip.indexing.opening.scan import Piece
+from xchip.indexing.opening.schema import options_text
 from xchip.indexing.rows import BOA_OFFSET
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store, reached

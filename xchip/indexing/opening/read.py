@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xchip.indexing.files import schema as form
-from xchip.indexing.files.listing import Listing, list_files
-from xchip.indexing.files.query import Query, make_query
-from xchip.indexing.files.scan import READERS, Piece, Rows, Surveyed, open_file, read_pieces, survey, union
+from xchip.indexing.opening import schema as form
+from xchip.indexing.opening.listing import Listing, list_files
+from xchip.indexing.opening.query import Query, make_query
+from xchip.indexing.opening.scan import READERS, Piece, Rows, Surveyed, open_file, read_pieces, survey, union
 from xchip.indexing.rows import GRID_ATTRIBUTE, frame_of
 from xchip.io.storage import StorageOptions
 

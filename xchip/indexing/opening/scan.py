@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xchip.indexing.files import schema as form
-from xchip.indexing.files.query import Bounds, Query
+from xchip.indexing.opening import schema as form
+from xchip.indexing.opening.query import Bounds, Query
 from xchip.io.store import reached
 
 if TYPE_CHECKING:
