@@ -32,7 +32,7 @@ from servers import Fault, RangeServer
 
 from xchip.core.grid import ChipGrid, PixelGrid
 from xchip.indexing.archive.layout import item_name, part_name
-from xchip.indexing.archive.ledger import Record, Run, now
+from xchip.indexing.archive.ledger import Record, RunRecords, now
 from xchip.indexing.archive.manifest import rebuild_manifest
 from xchip.indexing.files.write import index_bytes, write_index
 from xchip.indexing.opening.listing import list_files
@@ -801,7 +801,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path, file: Path) -> None:
 
 
 def test_an_archive_without_parts_says_so(tmp_path: Path) -> None:
-    run = Run(Store(str(tmp_path)))
+    run = RunRecords(Store(str(tmp_path)))
     run.add(Record("failed", None, "item", "0", now(), 1, error="OSError", message="gone"))
     run.flush()
     with pytest.raises(ValueError, match="has no parts yet; `xchip status` tells"):

@@ -26,7 +26,7 @@ from xchip.core.grid import PixelGrid
 from xchip.core.scene import Band, ItemError
 from xchip.io.gdal import POOL, DatasetPool, gdal_options, gdal_path
 from xchip.raster.header import read_header
-from xchip.raster.reader import _HANDED_ON, BandReader, Source, fill_value, strips
+from xchip.raster.reader import _HANDED_ON, BandReader, BandSource, fill_value, strips
 from xchip.raster.regrid import repeat
 
 S2_TIF = "s2_29RKH/B02.tif"
@@ -61,7 +61,7 @@ def reader_of(
 ) -> BandReader:
     dtype = "float32" if rescale else band.dtype
     return BandReader(
-        url=Source("the-item", band, target, siblings, rescale).to_url(),
+        url=BandSource("the-item", band, target, siblings, rescale).to_url(),
         spec=None,
         resampling=Resampling[resampling],
         dtype=np.dtype(dtype),

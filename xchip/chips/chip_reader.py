@@ -51,7 +51,7 @@ def windows(rows: ChipRows, scene: PlacedScene) -> tuple[Box, ...]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BandLayout:
     """How the bands of chips lie in plain arrays: those of one data type side by side."""
 
     groups: tuple[tuple[int, ...], ...]
@@ -95,12 +95,12 @@ class ChipReader:
     """(height, width) of the chips that come out."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> BandLayout:
         """How bands lie in arrays."""
         groups: dict[np.dtype, list[int]] = {}
         for number, band in enumerate(self.bands):
             groups.setdefault(band.dtype, []).append(number)
-        return Layout(tuple(map(tuple, groups.values())), tuple(groups), self.size)
+        return BandLayout(tuple(map(tuple, groups.values())), tuple(groups), self.size)
 
     def only(self, rows: ChipRows) -> ChipReader:
         """The same for the items of ``rows``: what travels to a task."""

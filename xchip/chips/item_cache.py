@@ -19,7 +19,7 @@ from xchip.core.scene import Band, ItemError, Scene
 from xchip.io.gdal import is_remote
 from xchip.io.storage import StorageOptions
 from xchip.raster.header import read_header
-from xchip.raster.reader import Source, fill_value
+from xchip.raster.reader import BandSource, fill_value
 from xchip.sensors.profile import SensorProfile
 from xchip.stac.inputs import is_absolute, plain_items, resolved
 from xchip.stac.scene.sentinel2_offset import Harmonize, harmonized
@@ -68,7 +68,7 @@ class PlacedBand:
 
     number: int
     """Which of the chips' bands."""
-    source: Source
+    source: BandSource
     relation: Alignment | None
     """How its pixels lie under the scene's; None: it is warped."""
 
@@ -287,7 +287,7 @@ def _kind(scene: Scene, names: Sequence[str]) -> Kind:
     blocks = []
     for band in scene.bands:
         by_file.setdefault((band.href, band.grid), []).append(names.index(band.name))
-        relation = Source(scene.item_id, band, scene.grid).alignment("nearest")
+        relation = BandSource(scene.item_id, band, scene.grid).alignment("nearest")
         if band.block is not None and relation is not None and min(relation.y.factor, relation.x.factor) > 0:
             blocks.append((band.block[0] * relation.y.factor, band.block[1] * relation.x.factor))
     return Kind(
@@ -327,7 +327,7 @@ def place(scene: Scene, bands: Sequence[ChipBand], kind: Kind) -> PlacedScene:
         if problem or band is None:
             first = f"as in item {kind.item_id!r}, the first of its collection and sensor"
             raise ItemError(scene.item_id, f"{problem}, {first}; open its chips apart")
-        source = Source(scene.item_id, band, scene.grid)
+        source = BandSource(scene.item_id, band, scene.grid)
         placed = PlacedBand(number, source, source.alignment("nearest"))
         by_file.setdefault((band.href, band.grid), []).append(placed)
     return PlacedScene(scene.item_id, scene.grid, tuple(map(tuple, by_file.values())), tuple(absent))

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ItemSource:
     """Items as the command line names them."""
 
     paths: Sequence[str]

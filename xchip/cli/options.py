@@ -162,7 +162,7 @@ def writable(ctx: click.Context | None, param: click.Parameter | None, value: st
     return value
 
 
-class Pixels(click.ParamType):  # type: ignore[type-arg]
+class ChipSizeType(click.ParamType):  # type: ignore[type-arg]
     """``256``, or ``256x512`` for a height and a width."""
 
     name = "pixels"

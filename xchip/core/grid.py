@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -17,12 +17,38 @@ from xchip.core.lattice import LATTICE_TOLERANCE, Alignment, AxisMap, PixelGrid,
 if TYPE_CHECKING:
     import pyproj
 
-__all__ = ["LATTICE_TOLERANCE", "Alignment", "AxisMap", "Chip", "ChipGrid", "PixelGrid", "alignment", "chip_grid", "proj_code"]
+__all__ = [
+    "LATTICE_TOLERANCE",
+    "Alignment",
+    "AxisMap",
+    "Chip",
+    "ChipGrid",
+    "GridOptions",
+    "Pair",
+    "PixelGrid",
+    "Size",
+    "alignment",
+    "chip_grid",
+    "proj_code",
+]
 
 Edge = Literal["drop", "pad", "shift", "partial"]
 Anchor = Literal["origin", "crs"]
 EDGES: tuple[Edge, ...] = ("drop", "pad", "shift", "partial")
 ANCHORS: tuple[Anchor, ...] = ("origin", "crs")
+
+Pair: TypeAlias = int | tuple[int, int]
+"""A number of pixels, or (height, width)."""
+Size: TypeAlias = "Pair | ChipGrid"
+"""Size of chips: a number of pixels, (height, width), or a `ChipGrid`."""
+
+
+class GridOptions(TypedDict, total=False):
+    """Keywords that say, beside the size, how a scene is cut into chips; see `ChipGrid`."""
+
+    stride: Pair | None
+    edge: Edge
+    anchor: Anchor
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +223,7 @@ class ChipGrid:
 
 
 def chip_grid(
-    pixels: PixelGrid, size: Any = 256, *, stride: Any = None, edge: Edge = "drop", anchor: Anchor = "origin"
+    pixels: PixelGrid, size: Size = 256, *, stride: Pair | None = None, edge: Edge = "drop", anchor: Anchor = "origin"
 ) -> ChipGrid:
     """A `ChipGrid` from what callers pass as ``size``: pixels, (height, width), or a ChipGrid, which is taken as it is.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -47,7 +47,19 @@ class Limits:
         return kept
 
 
-def limits_of(**limits: Any) -> Limits:
+class LimitOptions(TypedDict, total=False):
+    """Keywords of `Limits`: fractions in [0, 1]."""
+
+    max_nodata: float | None
+    max_defective: float | None
+    max_cloud: float | None
+    max_shadow: float | None
+    max_snow: float | None
+    max_water: float | None
+    min_clear: float | None
+
+
+def limits_of(**limits: Unpack[LimitOptions]) -> Limits:
     """`Limits` out of what is left of a caller's keywords.
 
     Raises

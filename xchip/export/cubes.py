@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xchip.chips.chip_table import ChipTable
-from xchip.export.job import Chips, File, Format, ShuffledBySensor
+from xchip.export.job import Chips, Format, OutputFile, ShuffledBySensor
 from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store
 from xchip.sensors.clay import CLAY_SENSORS, clay_sensor, encodings
@@ -68,7 +68,7 @@ class Cubes(ShuffledBySensor):
         """See `Format`."""
         return self
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         arrays = {"pixels": chips.stacked(self.dtype), **encodings(chips.table.coords)}
         store.write(file.name, npz_bytes(arrays, compressed=self.compressed))

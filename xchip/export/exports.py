@@ -17,9 +17,9 @@ from xchip.core.scene import ItemError
 from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
-from xchip.export.job import File, Format, Pool, Work, pools_of
+from xchip.export.job import Format, OutputFile, Pool, Work, pools_of
 from xchip.export.report import ExportReport
-from xchip.export.run import Run
+from xchip.export.run import ExportRun
 from xchip.export.shards import Shards
 from xchip.export.zarr_store import ZarrStore
 from xchip.indexing.archive.layout import folder_name
@@ -221,7 +221,7 @@ def export_chips(
     plan = [pool for name, table in tables for pool in _plan(table, name, kind, store, **order)]
     jobs = [] if job is None else _jobs(plan, job[1])
     mine = plan[number::parts] if job is None else [pool for some in jobs[job[0] : job[0] + 1] for pool in some]
-    run = Run(store, mine, retry_failed, progress)
+    run = ExportRun(store, mine, retry_failed, progress)
     with client_of(client) as cluster:
         if cluster is not None and workers is not None:
             raise ValueError(
@@ -314,7 +314,7 @@ def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, *, p
     planned = []
     first = 0
     for number, pool in enumerate(pools):
-        files = tuple(File(next(names), pool[start : start + size], first + start) for start in range(0, len(pool), size))
+        files = tuple(OutputFile(next(names), pool[start : start + size], first + start) for start in range(0, len(pool), size))
         planned.append(Pool(f"{folder}/{number:06d}", files, table, sensor, ready))
         first += len(pool)
     return planned

@@ -91,7 +91,7 @@ class Format(Protocol):
     def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
         """Write what must be there before the first file; the format as tasks need it."""
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """Write a file, whole or not at all."""
 
 
@@ -112,7 +112,7 @@ class ShuffledBySensor:
 
 
 @dataclass(frozen=True, eq=False)
-class File:
+class OutputFile:
     """A file to be written."""
 
     name: str
@@ -145,7 +145,7 @@ class Pool:
     """Files whose chips are read together, each block once: the work of one task."""
 
     name: str
-    files: tuple[File, ...]
+    files: tuple[OutputFile, ...]
     table: ChipTable
     """The chips of these files."""
     sensor: str | None
@@ -228,7 +228,7 @@ def taken(table: ChipTable, positions: np.ndarray) -> ChipTable:
     return ChipTable(rows, {name: values[positions] for name, values in table.coords.items()}, table.reader.only(rows))
 
 
-def shipped(pool: Pool, files: Sequence[File], earlier: Sequence[FailedChip]) -> Pool:
+def shipped(pool: Pool, files: Sequence[OutputFile], earlier: Sequence[FailedChip]) -> Pool:
     """Some files of a pool, with no more of the table than they need: what travels to a task."""
     ends = np.cumsum([len(file.chips) for file in files])
     table = taken(pool.table, np.concatenate([file.chips for file in files]))
@@ -274,7 +274,7 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
     left = [*(one for one in pool.earlier if one.file not in redone), *(one for some in found for one in some)]
     list_failures(work.store, pool, [*left, *(one for one in pool.earlier if one.file in redone)])
 
-    def write(file: File) -> int:
+    def write(file: OutputFile) -> int:
         readable = np.array([chip for chip in file.chips.tolist() if chip not in wrong], np.int64)
         kept = file.chips if pool.format.fills else readable
         if len(kept):
@@ -291,7 +291,7 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
     return Done(written, sum(counts), tuple(left))
 
 
-def _failed(pool: Pool, file: File, wrong: Mapping[int, tuple[str, str, int]]) -> list[FailedChip]:
+def _failed(pool: Pool, file: OutputFile, wrong: Mapping[int, tuple[str, str, int]]) -> list[FailedChip]:
     return [failed_chip(pool.table, file.name, chip, *wrong[chip]) for chip in file.chips.tolist() if chip in wrong]
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from xchip.chips.chip_table import ChipTable
-from xchip.export.job import Chips, File, Format, ShuffledBySensor, refuse_doubles
+from xchip.export.job import Chips, Format, OutputFile, ShuffledBySensor, refuse_doubles
 from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store
 from xchip.sensors.clay import encodings
@@ -68,7 +68,7 @@ class Shards(ShuffledBySensor):
         """See `Format`."""
         return self
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         content = io.BytesIO()
         pixels = chips.stacked(self.dtype)

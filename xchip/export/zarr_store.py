@@ -11,7 +11,7 @@ import numpy as np
 
 from xchip.chips.chip_table import ChipTable
 from xchip.chips.open_chips import CHUNK
-from xchip.export.job import Chips, File, Format
+from xchip.export.job import Chips, Format, OutputFile
 from xchip.io.store import Store, reached
 
 ROOT = "chips.zarr"
@@ -114,7 +114,7 @@ class ZarrStore:
             )
         return {name: value.to_bytes() for name, value in files.items()}
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         zarr = _zarr()
         for band, pixels in zip(chips.bands, chips.pixels, strict=True):

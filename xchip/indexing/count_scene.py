@@ -18,7 +18,7 @@ from xchip.core.reduce import AxisPlan, chip_areas, chip_plans, complete_counts,
 from xchip.core.scene import Band, Scene
 from xchip.io.gdal import is_remote
 from xchip.raster.header import read_absence
-from xchip.raster.reader import BandReader, Source, fill_value, strips
+from xchip.raster.reader import BandReader, BandSource, fill_value, strips
 
 STRIP_PIXELS = 4_000_000
 """Pixels of the scene's grid in a strip where bands have to be brought onto it."""
@@ -139,7 +139,7 @@ def _reader(scene: Scene, band: Band) -> BandReader:
     # Rescaled values are NaN where the file's mask is 0.
     dtype, nodata = ("float32", np.nan) if band.masked else (band.dtype, band.nodata)
     return BandReader(
-        url=Source(scene.item_id, band, scene.grid, rescale=band.masked).to_url(),
+        url=BandSource(scene.item_id, band, scene.grid, rescale=band.masked).to_url(),
         spec=None,
         resampling=Resampling.nearest,
         dtype=np.dtype(dtype),

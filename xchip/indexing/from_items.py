@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class IndexSpec:
     """What is done with each item; it travels to the workers."""
 
     size: Any
@@ -103,53 +103,53 @@ def index_items(
     >>> index.npartitions, rows.chip_id.iloc[0]
     (2, 'synthetic-0-0-0')
     """
-    recipe = Recipe(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
     if isinstance(size, ChipGrid):
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
-    options = options_text(recipe.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
+    options = options_text(spec.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
     parts: list[Scene | UnreadItem] = []
     outlines = []
     for item, href in plain_items(items):
         try:
-            scene = understand_for_index(item, href, recipe, header=None)
+            scene = understand_for_index(item, href, spec, header=None)
         except HeaderNeeded:
             parts.append(UnreadItem(item, href))
             outlines.append(_outline_of_bbox(item))
         else:
             parts.append(scene)
-            outlines.append(_outline(recipe.grid(scene.grid)))
+            outlines.append(_outline(spec.grid(scene.grid)))
     # Partitions of one frame have the same columns.
-    offsets = any(_tells_offset(part, recipe) for part in parts)
-    return lazy_index(parts, partial(index_part, recipe=recipe, offsets=offsets), outlines, options, offsets=offsets)
+    offsets = any(_tells_offset(part, spec) for part in parts)
+    return lazy_index(parts, partial(index_part, spec=spec, offsets=offsets), outlines, options, offsets=offsets)
 
 
-def _tells_offset(part: Scene | UnreadItem, recipe: Recipe) -> bool:
+def _tells_offset(part: Scene | UnreadItem, spec: IndexSpec) -> bool:
     """Whether an item tells the offset of its Sentinel-2 reflectances, or may once it is read."""
     if isinstance(part, Scene):
         return not np.isnan(offset_in_file(part))
-    known = (find(recipe.sensor),) if recipe.sensor is not None else recognise(part.item)
+    known = (find(spec.sensor),) if spec.sensor is not None else recognise(part.item)
     return known is not None and known[0].baseline_offset is not None
 
 
 _ANY_PIXELS = PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1))
 
 
-def grid_options(recipe: Recipe) -> dict[str, Any]:
+def grid_options(spec: IndexSpec) -> dict[str, Any]:
     """Size, stride, edge and anchor, checked and in full."""
-    return recipe.grid(_ANY_PIXELS).options
+    return spec.grid(_ANY_PIXELS).options
 
 
-def index_part(part: Scene | UnreadItem, recipe: Recipe, *, offsets: bool | None = None) -> IndexRows:
+def index_part(part: Scene | UnreadItem, spec: IndexSpec, *, offsets: bool | None = None) -> IndexRows:
     """The index of one item: the task of `index_items`. ``offsets`` is that of `item_columns`."""
-    scene = part if isinstance(part, Scene) else understand_for_index(part.item, part.href, recipe, header=read_header)
-    grid = recipe.grid(scene.grid)
+    scene = part if isinstance(part, Scene) else understand_for_index(part.item, part.href, spec, header=read_header)
+    grid = spec.grid(scene.grid)
     try:
         counts = count_scene(scene, grid)
     except ItemError:
         raise
     except (OSError, ValueError) as error:
         raise ItemError(scene.item_id, f"its quality can't be read: {error}") from error
-    return index_rows(grid, counts, item_columns(scene, offsets), recipe.limits)
+    return index_rows(grid, counts, item_columns(scene, offsets), spec.limits)
 
 
 def item_columns(scene: Scene, offsets: bool | None = None) -> ItemColumns:
@@ -160,13 +160,13 @@ def item_columns(scene: Scene, offsets: bool | None = None) -> ItemColumns:
     return ItemColumns(scene.item_id, scene.collection, scene.href, scene.sensor, time, boa_offset=offset if told else None)
 
 
-def understand_for_index(item: dict[str, Any], href: str | None, recipe: Recipe, *, header: Any) -> Scene:
-    """The item as its index needs it, with the recipe's quality rule."""
-    quality = recipe.quality
+def understand_for_index(item: dict[str, Any], href: str | None, spec: IndexSpec, *, header: Any) -> Scene:
+    """The item as its index needs it, with the spec's quality rule."""
+    quality = spec.quality
     if quality is None:
-        return understand(item, href=href, sensor=recipe.sensor, header=header)
+        return understand(item, href=href, sensor=spec.sensor, header=header)
     band = quality if isinstance(quality, str) else quality.band
-    scene = understand(item, href=href, sensor=recipe.sensor, assets=[band], header=header)
+    scene = understand(item, href=href, sensor=spec.sensor, assets=[band], header=header)
     if isinstance(quality, QualityRule):
         return replace(scene, rule=quality, quality=scene.bands)
     if isinstance(scene.rule, QualityRule) and scene.quality[0].asset == scene.bands[0].asset:

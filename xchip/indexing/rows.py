@@ -224,7 +224,7 @@ def empty_frame() -> geopandas.GeoDataFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class IndexSource:
     """What a lazy index is made of, for writers that need no frames."""
 
     expression: Any
@@ -234,7 +234,7 @@ class Source:
     parts: Sequence[Any]
 
 
-def source_of(frame: Any) -> Source | None:
+def source_of(frame: Any) -> IndexSource | None:
     """What a lazy index is made of; None where anything was done to it since."""
     source = getattr(frame, "_xchip_source", None)
     return source if source is not None and source.expression is frame.expr else None
@@ -253,7 +253,7 @@ def lazy_index(
     meta = _meta(options, offsets=offsets)
     frame = dd.from_map(partial(_frame_of, rows), parts, meta=meta, enforce_metadata=False, label="chip-index")
     frame = _with_outlines(frame, outlines)
-    object.__setattr__(frame, "_xchip_source", Source(frame.expr, rows, parts))
+    object.__setattr__(frame, "_xchip_source", IndexSource(frame.expr, rows, parts))
     return frame
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import distributed
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Who does the tasks."""
 
     def slots(self) -> int:
@@ -29,7 +29,7 @@ class Crew(Protocol):
         """Begin none of these that has not begun; those that are finished, or soon will be."""
 
 
-class Threads:
+class ThreadExecutor:
     """Threads of this process."""
 
     def __init__(self, pool: ThreadPoolExecutor, count: int, function: Callable[..., Any]) -> None:
@@ -47,7 +47,7 @@ class Threads:
         return begun
 
 
-class Cluster:
+class DaskExecutor:
     """Workers of a Dask cluster, which may grow and shrink."""
 
     ASKED_EVERY = 5.0
@@ -75,7 +75,7 @@ class Cluster:
 
 
 @contextmanager
-def crew_of(client: distributed.Client | None, workers: int | None, function: Callable[..., Any]) -> Iterator[Crew]:
+def executor_of(client: distributed.Client | None, workers: int | None, function: Callable[..., Any]) -> Iterator[Executor]:
     """Give the executor that calls ``function``: the cluster of ``client``, or ``workers`` threads of this process."""
     if client is not None:
         if workers is not None:
@@ -85,13 +85,13 @@ def crew_of(client: distributed.Client | None, workers: int | None, function: Ca
         advice = slow_malloc(client)
         if advice:
             LOGGER.warning(advice)
-        yield Cluster(client, function)
+        yield DaskExecutor(client, function)
         return
     count = (os.cpu_count() or 1) if workers is None else workers
     if count < 1:
         raise ValueError(f"workers is a number of threads, at least 1, got {workers}")
     pool = ThreadPoolExecutor(count, thread_name_prefix="xchip-index")
     try:
-        yield Threads(pool, count, function)
+        yield ThreadExecutor(pool, count, function)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ LONGEST = 600
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class DensityGrid:
     """Boxes on square cells. A box covers whole cells, at least one.
 
     Boxes that share an edge share no cell and leave none between them, unless they are smaller than a cell.
@@ -79,7 +79,7 @@ class Cells:
         return best
 
 
-def cells_of(boxes: np.ndarray, longest: int = LONGEST) -> Cells:
+def cells_of(boxes: np.ndarray, longest: int = LONGEST) -> DensityGrid:
     """Square cells over all of ``boxes``, ``longest`` of them along the longer side.
 
     Parameters
@@ -105,7 +105,7 @@ def cells_of(boxes: np.ndarray, longest: int = LONGEST) -> Cells:
         first = np.minimum(np.rint(low / size).astype(np.int64), count - 1)
         windows[2 * axis] = first
         windows[2 * axis + 1] = np.clip(np.rint(high / size).astype(np.int64), first + 1, count)
-    return Cells((left, left + width * size, top - height * size, top), (height, width), size, windows)
+    return DensityGrid((left, left + width * size, top - height * size, top), (height, width), size, windows)
 
 
 def inner_border(mask: np.ndarray) -> np.ndarray:

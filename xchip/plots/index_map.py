@@ -29,7 +29,7 @@ from xchip.plots.axes import (
     shortened,
     title_of,
 )
-from xchip.plots.density import Cells, cells_of, inner_border
+from xchip.plots.density import DensityGrid, cells_of, inner_border
 from xchip.plots.palette import FRACTIONS, SET_ASIDE, Categories, categories_of, is_category, numbers_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def columns_of(index: Any, wanted: Sequence[str], storage: StorageOptions | None
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class ChipPositions:
     """Where the chips of an index lie on a map."""
 
     crs: str
@@ -168,7 +168,7 @@ class Places:
     """Which row each part is of: footprints across the antimeridian have two."""
     shapes: Any
     """The parts as shapely polygons, which footprints are; None where chips are rectangles."""
-    cells: Cells | None
+    cells: DensityGrid | None
     """Cells in place of chips, where there are many."""
 
     @property
@@ -208,7 +208,7 @@ class Places:
         return f"{hidden:,} of them beneath others of the same place" if hidden else ""
 
 
-def places_of(frame: pd.DataFrame) -> Places:
+def places_of(frame: pd.DataFrame) -> ChipPositions:
     """Where the rows lie."""
     import shapely
 
@@ -224,7 +224,7 @@ def places_of(frame: pd.DataFrame) -> Places:
         parts = _side_by_side(parts)
         crs, boxes = "EPSG:4326", shapely.bounds(parts).reshape(-1, 4)
     cells = cells_of(boxes) if len(boxes) > MOST_OUTLINES else None
-    return Places(crs, boxes, owner, parts, cells)
+    return ChipPositions(crs, boxes, owner, parts, cells)
 
 
 def _longitude(value: float) -> str:
@@ -251,7 +251,7 @@ def _side_by_side(parts: np.ndarray) -> np.ndarray:
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _draw_numbers(ax: Axes, places: Places, values: pd.Series, cmap: Any, vmin: float | None, vmax: float | None) -> Any:
+def _draw_numbers(ax: Axes, places: ChipPositions, values: pd.Series, cmap: Any, vmin: float | None, vmax: float | None) -> Any:
     """The chips' collection, or the image of cells: what a colour bar is of."""
     numbers, fraction = numbers_of(values), str(values.name).endswith("_fraction")
     valid = ~np.isnan(numbers)[places.owner]
@@ -265,7 +265,7 @@ def _draw_numbers(ax: Axes, places: Places, values: pd.Series, cmap: Any, vmin: 
     return picture
 
 
-def _draw_categories(ax: Axes, places: Places, paint: Categories) -> list[Any]:
+def _draw_categories(ax: Axes, places: ChipPositions, paint: Categories) -> list[Any]:
     """Chips in the colours of their categories; the handles of a legend."""
     import matplotlib.colors
     from matplotlib.patches import Patch
@@ -280,7 +280,7 @@ def _draw_categories(ax: Axes, places: Places, paint: Categories) -> list[Any]:
     return [Patch(facecolor=colour, label=shortened(name, 24)) for name, colour in zip(paint.names, paint.colours, strict=True)]
 
 
-def _draw_missing(ax: Axes, places: Places, missing: np.ndarray) -> bool:
+def _draw_missing(ax: Axes, places: ChipPositions, missing: np.ndarray) -> bool:
     """Mark parts without a value, beneath all others; whether there is anything to see of it."""
     if not missing.any():
         return False
@@ -295,7 +295,7 @@ def _draw_missing(ax: Axes, places: Places, missing: np.ndarray) -> bool:
     return bool(empty.any())
 
 
-def _polygons(ax: Axes, places: Places, which: np.ndarray) -> Any:
+def _polygons(ax: Axes, places: ChipPositions, which: np.ndarray) -> Any:
     from matplotlib.collections import PolyCollection
 
     corners, line = places.corners, 0.5 if len(places.boxes) <= WITH_EDGES else 0.0
@@ -304,7 +304,7 @@ def _polygons(ax: Axes, places: Places, which: np.ndarray) -> Any:
     return chips
 
 
-def _image(ax: Axes, cells: Cells, values: Any) -> Any:
+def _image(ax: Axes, cells: DensityGrid, values: Any) -> Any:
     """Cells as an image that leaves the axes as they are."""
     limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim(), "aspect": ax.get_aspect()}
     picture = ax.imshow(values, extent=cells.extent, interpolation="nearest", aspect=ax.get_aspect())
@@ -312,7 +312,7 @@ def _image(ax: Axes, cells: Cells, values: Any) -> Any:
     return picture
 
 
-def _draw_lines(ax: Axes, places: Places, paint: Categories) -> list[Any]:
+def _draw_lines(ax: Axes, places: ChipPositions, paint: Categories) -> list[Any]:
     """Lines around the area of each category, inside of it, so that neighbours' lines lie side by side; handles of a legend."""
     import matplotlib.colors
     import shapely
@@ -339,7 +339,7 @@ def _draw_lines(ax: Axes, places: Places, paint: Categories) -> list[Any]:
     ]
 
 
-def _new_axes(places: Places) -> Axes:
+def _new_axes(places: ChipPositions) -> Axes:
     """Axes on a figure of their own, as wide as the map needs; notebooks show it."""
     from matplotlib.figure import Figure
 

@@ -41,7 +41,7 @@ _NUMBERS = {3: "<u2", 4: "<u4", 16: "<u8"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class TileLayout:
     """Where the tiles of a TIFF file's first image are, and what is done to their bytes."""
 
     shape: tuple[int, int]
@@ -142,7 +142,7 @@ def _whole(box: Box, tile: tuple[int, int], shape: tuple[int, int]) -> bool:
     return box.top % rows == 0 and box.left % columns == 0 and all(ends)
 
 
-def _fits(layout: Layout, dataset: Any) -> bool:
+def _fits(layout: TileLayout, dataset: Any) -> bool:
     """Whether GDAL sees the same image, with values that are bytes as NumPy has them."""
     (dtype, *others) = set(dataset.dtypes)
     if others or np.dtype(dtype).kind not in "iuf" or np.dtype(dtype).itemsize * 8 != layout.bits:
@@ -153,7 +153,7 @@ def _fits(layout: Layout, dataset: Any) -> bool:
     return (layout.shape, layout.tile, bands) == (dataset.shape, dataset.block_shapes[0], dataset.count)
 
 
-def _fill(file: _File, layout: Layout, bands: Sequence[int], box: Box, out: np.ndarray) -> bool:
+def _fill(file: _File, layout: TileLayout, bands: Sequence[int], box: Box, out: np.ndarray) -> bool:
     """Decode the tiles of ``box`` into ``out``; False where one is missing or damaged."""
     rows, columns = layout.tile
     # A tile of pixels holds all bands; else each band has tiles of its own.
@@ -169,7 +169,7 @@ def _fill(file: _File, layout: Layout, bands: Sequence[int], box: Box, out: np.n
     return True
 
 
-def _decode(data: bytes, layout: Layout, samples: Sequence[int], out: np.ndarray) -> bool:
+def _decode(data: bytes, layout: TileLayout, samples: Sequence[int], out: np.ndarray) -> bool:
     """Decode a tile into ``out`` (bands, rows, columns), which is smaller at the image's edge; False if it is damaged."""
     codecs = _codecs()
     _, height, width = out.shape
@@ -225,7 +225,7 @@ def _codecs() -> Any:
 
 
 @lru_cache(maxsize=256)
-def _layout(file: _File) -> Layout | None:
+def _layout(file: _File) -> TileLayout | None:
     """The layout of a TIFF file that can be decoded here; None for any other file."""
     tags = _tags(file)
     if not tags.keys() >= {WIDTH, HEIGHT, BITS, COMPRESSION, TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES}:
@@ -244,7 +244,7 @@ def _layout(file: _File) -> Layout | None:
     tiles = (planes, -(-shape[0] // tile[0]), -(-shape[1] // tile[1]))
     if {len(tags[OFFSETS]), len(tags[SIZES])} != {prod(tiles)}:
         return None
-    return Layout(
+    return TileLayout(
         shape, tile, bits.pop(), one[SAMPLES] if together else 1, planes, one[PREDICTOR],
         tags[OFFSETS].reshape(tiles), tags[SIZES].reshape(tiles),
     )  # fmt: skip

@@ -50,7 +50,7 @@ def holds(dtype: str | np.dtype, value: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Source:
+class BandSource:
     """One band on a target grid: what a `BandReader` needs to know, as text in place of a URL."""
 
     item_id: str
@@ -69,7 +69,7 @@ class Source:
         return json.dumps(_fields(self), default=_fields)  # dataclasses.asdict takes ten times as long
 
     @classmethod
-    def from_url(cls, url: str) -> Source:
+    def from_url(cls, url: str) -> BandSource:
         """The source that `to_url` wrote."""
         values = json.loads(url)
         band = values["band"]
@@ -96,7 +96,7 @@ def _fields(value: Any) -> dict[str, Any]:
 class BandReader:
     """A stackstac Reader of one band in its native dtype, without masks, and without a warp where grids line up.
 
-    ``url`` is the text of a `Source`. Files are opened at the first read, through the process's pool, so a reader is small,
+    ``url`` is the text of a `BandSource`. Files are opened at the first read, through the process's pool, so a reader is small,
     pickles, and any number of threads may use it at once.
     """
 
@@ -138,9 +138,9 @@ class BandReader:
         """Nothing to close: datasets belong to the pool."""
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> BandSource:
         """What ``url`` says."""
-        return Source.from_url(self.url)
+        return BandSource.from_url(self.url)
 
     @cached_property
     def _alignment(self) -> Alignment | None:

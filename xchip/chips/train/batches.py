@@ -23,7 +23,7 @@ BUFFER = 256
 """Chips that wait to be given out: some 335 MB of ten 16-bit bands of 256 x 256 pixels."""
 
 
-class Pixels(NamedTuple):
+class PixelBatch(NamedTuple):
     """A batch as plain arrays."""
 
     positions: np.ndarray
@@ -58,7 +58,7 @@ class Batches:
         bands = self._table.reader.layout.bands(batch.arrays)
         return self._table.dataset(batch.positions, bands)
 
-    def next_pixels(self) -> Pixels:
+    def next_pixels(self) -> PixelBatch:
         """The next batch as plain arrays: without a Dataset around them, and in one piece where all bands have one data type."""
         if self._failure is not None:
             raise self._failure
@@ -89,7 +89,7 @@ class Batches:
 
 def _produce(
     table: ChipTable, plan: Epoch, readers: Readers, *, size: int, start: int, ahead: int
-) -> Generator[Pixels, None, None]:
+) -> Generator[PixelBatch, None, None]:
     """Batches from number ``start`` on. Units are read ahead, each straight into the batches that its chips go to."""
     layout, n = table.reader.layout, len(plan.order)
     left = plan.after(start * size)
@@ -116,7 +116,7 @@ def _produce(
             while finished < due:
                 readers.finish(running.popleft())
                 finished += 1
-            yield Pixels(plan.order[batch * size : stop], begun.pop(batch))
+            yield PixelBatch(plan.order[batch * size : stop], begun.pop(batch))
     finally:
         readers.stop()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from xchip.chips.read_plan import share
 from xchip.chips.train.bands import sensors_of
-from xchip.chips.train.batches import BUFFER, Pixels, batches, plain_numbers
+from xchip.chips.train.batches import BUFFER, PixelBatch, batches, plain_numbers
 from xchip.chips.train.stats_values import BandStats
 from xchip.chips.train.torch_samples import Keys, clay_batch, samples_of, the_torch
 from xchip.io.storage import StorageOptions
@@ -275,7 +275,7 @@ class IterableChipDataset(IterableDataset):
         part, start = self._turn(worker, workers)
         with self._batches(start, part, workers) as found:
             for _ in range(len(found)):
-                read: Pixels = found.next_pixels()
+                read: PixelBatch = found.next_pixels()
                 batch = self._samples.batch(read.positions, read.arrays)
                 yield batch if self.transform is None else self.transform(batch)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xchip.chips.chip_reader import Layout
+from xchip.chips.chip_reader import BandLayout
 from xchip.chips.chip_rows import ChipRows
 from xchip.chips.chip_table import ChipTable, chip_source
 from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of, with_bands
@@ -110,7 +110,7 @@ def _numpy_dtype(dtype: torch.dtype) -> np.dtype:
     return np.dtype(name if hasattr(np, name) else "float32")
 
 
-def _side_by_side(layout: Layout, arrays: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+def _side_by_side(layout: BandLayout, arrays: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
     """(chip, band, y, x) of the arrays of a layout; an array of its own."""
     if len(arrays) == 1:
         return arrays[0].astype(dtype)

@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from xchip.core.grid import Anchor, ChipGrid, Edge
 from xchip.core.limits import limits_of
 from xchip.core.quality import QualityRule
-from xchip.indexing.archive.ledger import Record, Run, claim, fingerprint_of, now
+from xchip.indexing.archive.ledger import Record, RunRecords, claim, fingerprint_of, now
 from xchip.indexing.archive.manifest import write_manifest
 from xchip.indexing.archive.pending import Known, Verdict
 from xchip.indexing.archive.report import BuildReport
 from xchip.indexing.archive.task import ArchiveError, Job, Prepare, identity_of, index_one
 from xchip.indexing.files.geoparquet import SCHEMA_VERSION
-from xchip.indexing.from_items import Recipe, grid_options
+from xchip.indexing.from_items import IndexSpec, grid_options
 from xchip.io.cluster import client_of
 from xchip.io.progress import LOGGER, Progress
 from xchip.io.retry import recorded_message
 from xchip.io.signing import unsigned_href
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store
-from xchip.io.workers import Crew, crew_of
+from xchip.io.workers import Executor, executor_of
 from xchip.sensors.profile import SensorProfile
 from xchip.stac.inputs import Found, How, open_items, plain_items
 
@@ -127,14 +127,14 @@ def build_index(
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     if attempts < 1:
         raise ValueError(f"attempts is at least 1, got {attempts}")
-    recipe = Recipe(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
-    parameters = parameters_of_recipe(recipe)
+    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    parameters = parameters_of_spec(spec)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), storage or StorageOptions())
-    job = Job(recipe, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)
+    job = Job(spec, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)
     start = time.monotonic()
     _claim(store, parameters)
     stream = None if isinstance(progress, bool) else progress
-    with client_of(client) as cluster, crew_of(cluster, workers, index_one) as crew:
+    with client_of(client) as cluster, executor_of(cluster, workers, index_one) as crew:
         build = _Build(job, crew, retry_failed, None if progress is False else Progress(_count(items), "indexed", stream=stream))
         build.run(items)
     return build.report(time.monotonic() - start)
@@ -153,16 +153,16 @@ def _claim(store: Store, parameters: Mapping[str, Any]) -> None:
         ) from error
 
 
-def parameters_of_recipe(recipe: Recipe) -> dict[str, Any]:
+def parameters_of_spec(spec: IndexSpec) -> dict[str, Any]:
     """What rows depend on besides the items, as JSON."""
-    quality = recipe.quality
-    sensor = recipe.sensor
+    quality = spec.quality
+    sensor = spec.sensor
     return {
         "schema_version": SCHEMA_VERSION,
-        **grid_options(recipe),
+        **grid_options(spec),
         "sensor": f"{sensor.name} {_digest(repr(sensor))}" if isinstance(sensor, SensorProfile) else sensor,
         "quality": quality.to_json() if isinstance(quality, QualityRule) else quality,
-        **{name: value for name, value in asdict(recipe.limits).items() if value is not None},
+        **{name: value for name, value in asdict(spec.limits).items() if value is not None},
     }
 
 
@@ -191,9 +191,9 @@ def _is_one(path: str | os.PathLike[str]) -> bool:
 class _Build:
     """One run: hands tasks out, takes records in."""
 
-    def __init__(self, job: Job, crew: Crew, retry_failed: bool, progress: Progress | None) -> None:
+    def __init__(self, job: Job, crew: Executor, retry_failed: bool, progress: Progress | None) -> None:
         self._job, self._crew, self._retry_failed, self._progress = job, crew, retry_failed, progress
-        self._log = Run(job.store)
+        self._log = RunRecords(job.store)
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_flight: dict[Any, tuple[dict[str, Any], str]] = {}
         self._known = Known(job.store)

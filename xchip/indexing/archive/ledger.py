@@ -162,7 +162,7 @@ def parameters_of(store: Store) -> dict[str, Any] | None:
 
 
 @dataclass
-class Run:
+class RunRecords:
     """The records of one run, on their way into segments."""
 
     store: Store

@@ -12,7 +12,7 @@ from xchip.indexing.archive.layout import item_name, part_name
 from xchip.indexing.archive.ledger import FINGERPRINT, Part, Record, fingerprint_of, now, unsigned_item
 from xchip.indexing.archive.manifest import record_of_part
 from xchip.indexing.files.write import bounds_of, index_bytes
-from xchip.indexing.from_items import Recipe, index_part, understand_for_index
+from xchip.indexing.from_items import IndexSpec, index_part, understand_for_index
 from xchip.indexing.rows import IndexRows
 from xchip.io.retry import Event, GivenUp, Outcome, attempts_in, insistently, retrying
 from xchip.io.storage import StorageOptions
@@ -39,7 +39,7 @@ class Prepare(Protocol):
 class Job:
     """What all tasks of a run share; it travels to the workers."""
 
-    recipe: Recipe
+    spec: IndexSpec
     store: Store
     pixels: StorageOptions
     attempts: int
@@ -78,7 +78,7 @@ def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_t
         if job.prepare is not None:
             item, before = job.prepare(item, job.store, job.attempts)
         pixels = _pixels_of(item, job)
-        rows, tries = retrying(lambda signing: rows_of_item(item, href, job.recipe, signing), pixels, attempts=job.attempts)
+        rows, tries = retrying(lambda signing: rows_of_item(item, href, job.spec, signing), pixels, attempts=job.attempts)
     except GivenUp as failure:
         history = tuple(event.to_dict() for event in (*before, *failure.history))
         last = failure.history[-1]
@@ -111,12 +111,12 @@ def part_that_is_there(store: Store, collection: str | None, item_id: str, finge
     return record.part if (record.fingerprint, made_with) == (fingerprint, parameters) else None
 
 
-def rows_of_item(item: dict[str, Any], href: str | None, recipe: Recipe, pixels: StorageOptions) -> IndexRows:
+def rows_of_item(item: dict[str, Any], href: str | None, spec: IndexSpec, pixels: StorageOptions) -> IndexRows:
     """The item's rows, read with signatures of this moment."""
     with pixels.gdal():
-        scene = understand_for_index(item, href, recipe, header=header_reader(pixels))
+        scene = understand_for_index(item, href, spec, header=header_reader(pixels))
         scene = replace(signed_scene(scene, pixels), href=item_name(scene.collection, scene.item_id))
-        return index_part(scene, recipe)
+        return index_part(scene, spec)
 
 
 def _store(item: dict[str, Any], rows: IndexRows, fingerprint: str, job: Job) -> Part:

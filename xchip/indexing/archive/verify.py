@@ -23,7 +23,7 @@ from xchip.indexing.archive.ledger import fingerprint_in_archive, parameters_of
 from xchip.indexing.archive.manifest import record_of_part
 from xchip.indexing.archive.status import archive_at, contents_of
 from xchip.indexing.archive.task import rows_of_item
-from xchip.indexing.from_items import Recipe, understand_for_index
+from xchip.indexing.from_items import IndexSpec, understand_for_index
 from xchip.indexing.rows import EDGES, INTEGERS
 from xchip.io.retry import GivenUp, retrying
 from xchip.io.storage import StorageOptions
@@ -95,15 +95,15 @@ def verify(
     """
     store = archive_at(path, storage)
     manifest, _ = contents_of(store)
-    recipe = recipe_of(store)
-    if deep and recipe is None:
+    spec = spec_of(store)
+    if deep and spec is None:
         raise ValueError(f"{path} does not hold the parameters that it was made with, so it can't be made again to compare")
     chosen = manifest
     if sample is not None and sample < len(manifest):
         chosen = manifest.take(sorted(random.Random(seed).sample(range(len(manifest)), sample)))
     else:
         yield from _strangers(store, manifest["path"].to_pylist())
-    check = _Check(store, recipe, deep, pixels or store.storage)
+    check = _Check(store, spec, deep, pixels or store.storage)
     with ThreadPoolExecutor(READERS) as pool:
         waiting: deque[Future[list[Problem]]] = deque()
         for batch in chosen.to_batches(max_chunksize=1000):
@@ -122,7 +122,7 @@ def _finished(waiting: deque[Future[list[Problem]]], on_part: Callable[[], None]
     return found
 
 
-def recipe_of(store: Store) -> Recipe | None:
+def spec_of(store: Store) -> IndexSpec | None:
     """How an archive was made; None where that can't be told from the archive alone."""
     known = parameters_of(store)
     if known is None:
@@ -133,7 +133,7 @@ def recipe_of(store: Store) -> Recipe | None:
     limits = {name: known[name] for name in Limits.__slots__ if name in known}
     rule = QualityRule.from_json(quality) if isinstance(quality, str) and quality.startswith("{") else quality
     size, stride = tuple(known["size"]), tuple(known["stride"])
-    return Recipe(size, stride, known["edge"], known["anchor"], sensor, rule, Limits(**limits))
+    return IndexSpec(size, stride, known["edge"], known["anchor"], sensor, rule, Limits(**limits))
 
 
 def _strangers(store: Store, known: Sequence[str]) -> Iterator[Problem]:
@@ -152,8 +152,8 @@ def _strangers(store: Store, known: Sequence[str]) -> Iterator[Problem]:
 class _Check:
     """What is done with each part."""
 
-    def __init__(self, store: Store, recipe: Recipe | None, deep: bool, pixels: StorageOptions) -> None:
-        self._store, self._recipe, self._deep, self._pixels = store, recipe, deep, pixels
+    def __init__(self, store: Store, spec: IndexSpec | None, deep: bool, pixels: StorageOptions) -> None:
+        self._store, self._recipe, self._deep, self._pixels = store, spec, deep, pixels
 
     def part(self, row: dict[str, Any]) -> list[Problem]:
         """Problems of the part that a row of the manifest lists."""
@@ -222,9 +222,9 @@ class _Check:
 
     def _again(self, item: dict[str, Any], row: dict[str, Any], rows: pd.DataFrame) -> Iterator[str]:
         assert self._recipe is not None, "deep verification is refused without it"
-        recipe, href = self._recipe, self._store.path(row["item_href"])
+        spec, href = self._recipe, self._store.path(row["item_href"])
         try:
-            again, _ = retrying(lambda pixels: rows_of_item(item, href, recipe, pixels), self._pixels)
+            again, _ = retrying(lambda pixels: rows_of_item(item, href, spec, pixels), self._pixels)
         except GivenUp as failure:
             yield f"can't be made again to compare: {failure.history[-1].message}"
             return

@@ -13,7 +13,7 @@ from xchip.core.quality import QualityRule
 from xchip.core.scene import ItemError, Scene
 from xchip.indexing.explain.cost import file_reads, pixel_bytes, requests, scene_memory, stored_bytes
 from xchip.indexing.explain.explanation import MAX_GROUPS, MAX_PROBLEMS, Explanation, Figure, Group, Tally, counted, memory_figure
-from xchip.indexing.from_items import Recipe, grid_options, understand_for_index
+from xchip.indexing.from_items import IndexSpec, grid_options, understand_for_index
 from xchip.io.storage import StorageOptions
 from xchip.raster.header import header_reader
 from xchip.sensors.profile import SensorProfile
@@ -75,8 +75,8 @@ def explain_items(
         raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     if sensor is not None:
         sensors.find(sensor)  # once here, rather than a refusal an item
-    recipe = Recipe(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
-    census = _Census(recipe, grid_options(recipe))
+    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    census = _Census(spec, grid_options(spec))
     storage = pixels or StorageOptions()
     read = header_reader(storage) if header else None
     with storage.gdal() if header else nullcontext():
@@ -92,8 +92,8 @@ _Product = tuple[str | None, str | None]
 class _Census:
     """Counts items; what it holds does not grow with them."""
 
-    def __init__(self, recipe: Recipe, options: dict[str, Any]) -> None:
-        self.recipe, self.options = recipe, options
+    def __init__(self, spec: IndexSpec, options: dict[str, Any]) -> None:
+        self.spec, self.options = spec, options
         self.items, self.unread, self.refused = 0, 0, 0
         self.problems: list[str] = []
         self.groups: Counter[_Product] = Counter()
@@ -113,7 +113,7 @@ class _Census:
     def add(self, item: dict[str, Any], href: str | None, header: ReadHeader | None) -> None:
         """Count an item."""
         try:
-            scene = understand_for_index(item, href, self.recipe, header=header)
+            scene = understand_for_index(item, href, self.spec, header=header)
         except HeaderNeeded:
             self.items += 1
             self.unread += 1
@@ -125,7 +125,7 @@ class _Census:
             self._count(scene, item)
 
     def _count(self, scene: Scene, item: dict[str, Any]) -> None:
-        grid = self.recipe.grid(scene.grid)
+        grid = self.spec.grid(scene.grid)
         reads = file_reads(scene, grid)
         stored = stored_bytes(scene, item, reads)
         self.chips.add(Figure(len(grid), "exact", "from the items' grids"))
@@ -147,8 +147,8 @@ class _Census:
             self.group_chips[key] += chips
 
     def _sensor_of(self, item: dict[str, Any]) -> str | None:
-        if self.recipe.sensor is not None:
-            return sensors.find(self.recipe.sensor).name
+        if self.spec.sensor is not None:
+            return sensors.find(self.spec.sensor).name
         found = sensors.recognise(item)
         return found[0].name if found is not None else None
 

@@ -56,7 +56,7 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class IndexFile:
     """An open file of an index."""
 
     path: str
@@ -99,7 +99,7 @@ class File:
         return all(own.get(field.name) == field.type for field in wanted)
 
 
-def open_file(piece: Piece, query: Query, *, whole: bool = False) -> File:
+def open_file(piece: Piece, query: Query, *, whole: bool = False) -> IndexFile:
     """Open a file of an index; ``whole``: fetch it in one request, if it is small.
 
     Raises
@@ -122,7 +122,7 @@ def open_file(piece: Piece, query: Query, *, whole: bool = False) -> File:
         except pa.ArrowInvalid as error:
             raise ValueError(f"{piece.path!r} can't be read as Parquet: {error}") from error
     form.check(schema, piece.path)
-    return File(piece.path, fragment)
+    return IndexFile(piece.path, fragment)
 
 
 def _source(piece: Piece, query: Query, *, whole: bool) -> tuple[Any, Any]:
@@ -164,7 +164,7 @@ def union(bounds: np.ndarray) -> Bounds:
     return west, south, east, north
 
 
-def _bounds_of_groups(file: File, numbers: Sequence[int]) -> np.ndarray:
+def _bounds_of_groups(file: IndexFile, numbers: Sequence[int]) -> np.ndarray:
     """(west, south, east, north) of row groups, by their statistics: float64 (n, 4)."""
     bounds = np.tile(np.array(file.bounds, float), (len(numbers), 1))
     columns = form.covering(file.schema)
@@ -208,7 +208,7 @@ def read_piece(piece: Piece, query: Query) -> Rows:
     return Rows(pa.concat_tables(tables) if tables else schema.empty_table(), form.grid_options(file.schema))
 
 
-def _batches(file: File, fragment: Any, query: Query) -> Iterator[pa.RecordBatch]:
+def _batches(file: IndexFile, fragment: Any, query: Query) -> Iterator[pa.RecordBatch]:
     if not fragment.row_groups:
         return
     columns = form.read_columns(file.schema)
@@ -220,7 +220,7 @@ def _batches(file: File, fragment: Any, query: Query) -> Iterator[pa.RecordBatch
             yield batch
 
 
-def _chosen(batch: pa.RecordBatch, file: File, query: Query, schema: pa.Schema) -> pa.Table:
+def _chosen(batch: pa.RecordBatch, file: IndexFile, query: Query, schema: pa.Schema) -> pa.Table:
     """Those of a file's rows that the query wants, in the columns of ``schema``."""
     import pyarrow as pa
 

@@ -24,7 +24,7 @@ class HeaderNeeded(ItemError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RawBand:
     """One band of a raster, before it is known in full."""
 
     raster: Raster
@@ -128,7 +128,7 @@ class Files:
         assert published is not None
         return published, where
 
-    def parts(self, raster: Raster) -> tuple[Part, ...]:
+    def parts(self, raster: Raster) -> tuple[RawBand, ...]:
         """The data bands of a raster. Its header is read where the metadata and the profile don't name a data type."""
         held = self.specs.get(raster.key, ())
         # One band alone in a file is its first, also of a product that has all bands in one file.
@@ -149,7 +149,7 @@ class Files:
             )
         said = (*said, *[BandFields()] * (count - len(said)))
         if count == 1:
-            return (Part(raster, 1, 1, raster.key, said[0], specs.get(1), masked=False),)
+            return (RawBand(raster, 1, 1, raster.key, said[0], specs.get(1), masked=False),)
         mask = {n for n, band in enumerate(said, 1) if band.is_alpha}
         if header is not None and header.alpha and header.alpha not in specs:
             band = said[header.alpha - 1] if header.alpha <= count else BandFields()
@@ -166,9 +166,9 @@ class Files:
                 return specs[n].name
             return raster.key if len(numbers) == 1 else f"{raster.key}_{labels[n]}"
 
-        return tuple(Part(raster, n, count, name(n), said[n - 1], specs.get(n), bool(mask)) for n in numbers)
+        return tuple(RawBand(raster, n, count, name(n), said[n - 1], specs.get(n), bool(mask)) for n in numbers)
 
-    def band(self, part: Part, name: str) -> Band:
+    def band(self, part: RawBand, name: str) -> Band:
         """The band in full, called ``name``."""
         raster, said, spec = part.raster, part.said, part.spec
         grid, _ = self.grid(raster)
@@ -204,7 +204,7 @@ class Files:
             opened=header is not None,
         )
 
-    def _scale(self, part: Part, header: Header | None, product: BandSpec | None) -> tuple[float, float]:
+    def _scale(self, part: RawBand, header: Header | None, product: BandSpec | None) -> tuple[float, float]:
         said, spec = part.said, part.spec
         if said.offset and product is not None and self.shifts(product) is False:
             return product.scale, product.offset  # CDSE publishes the reflectances' scale and offset for them too
@@ -228,7 +228,7 @@ class Files:
             return None
         return spec.common_name is not None
 
-    def profile_band(self, part: Part) -> BandSpec | None:
+    def profile_band(self, part: RawBand) -> BandSpec | None:
         """The band of the product that a part is, also where another file was taken for it: a JPEG2000 twin, or other pixels."""
         if part.spec is not None or self.profile is None:
             return part.spec

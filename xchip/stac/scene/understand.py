@@ -15,7 +15,7 @@ from xchip.sensors.registry import band_called, find, identity, plain_key, recog
 from xchip.stac.fields import FieldError, mapping, moment, numbers, text
 from xchip.stac.inputs import plain_items
 from xchip.stac.scene.assets import Raster, describe_assets, radar_geometry, raster_assets, shown, stem
-from xchip.stac.scene.bands import Files, HeaderNeeded, Part, check_ground, mask_band, match_profile, pixel_size
+from xchip.stac.scene.bands import Files, HeaderNeeded, RawBand, check_ground, mask_band, match_profile, pixel_size
 from xchip.stac.scene.classification import published_rules
 from xchip.stac.scene.finest_grid import finest_of_profile, finest_of_rasters
 from xchip.stac.scene.projection import covers
@@ -102,7 +102,7 @@ class _Choice:
     """A band that is wanted, and the name that it shall bear."""
 
     name: str
-    part: Part
+    part: RawBand
 
 
 class _Reading:
@@ -137,7 +137,7 @@ class _Reading:
         for spec, raster in self.matched.values():
             specs[raster.key] = (*specs.get(raster.key, ()), spec)
         self.files = Files(item, item_id, header, self.profile, specs, {}, self.files._grids)
-        self._parts: dict[str, tuple[Part, ...]] = {}
+        self._parts: dict[str, tuple[RawBand, ...]] = {}
 
     # -- sensor ----------------------------------------------------------------------------------------------------
 
@@ -167,12 +167,12 @@ class _Reading:
 
     # -- which bands -----------------------------------------------------------------------------------------------
 
-    def parts(self, raster: Raster) -> tuple[Part, ...]:
+    def parts(self, raster: Raster) -> tuple[RawBand, ...]:
         if raster.key not in self._parts:
             self._parts[raster.key] = self.files.parts(raster)
         return self._parts[raster.key]
 
-    def part_of(self, spec: BandSpec, raster: Raster) -> Part | None:
+    def part_of(self, spec: BandSpec, raster: Raster) -> RawBand | None:
         """The part of ``raster`` that is the profile's band; None where the file has fewer bands."""
         return next((part for part in self.parts(raster) if part.spec is spec), None)
 
@@ -195,7 +195,7 @@ class _Reading:
         }
         return [raster for raster in self.rasters if raster.key in finest]
 
-    def default_parts(self, grid: PixelGrid) -> list[Part]:
+    def default_parts(self, grid: PixelGrid) -> list[RawBand]:
         if self.profile is not None:
             quality_bands = self.profile.quality_bands
             chosen = [pair for name, pair in self.matched.items() if pair[0].default and name not in quality_bands]
@@ -275,7 +275,7 @@ class _Reading:
     def quality(self, grid: PixelGrid, named: Mapping[tuple[str, int], str]) -> tuple[QualityRule | NodataRule, list[_Choice]]:
         """The rule and the bands that it reads, under the names that they have in the stack."""
 
-        def called(part: Part) -> str:
+        def called(part: RawBand) -> str:
             return named.get((part.raster.key, part.index), part.name)
 
         found = self.quality_spec()
@@ -301,7 +301,7 @@ class _Reading:
                     return renamed(known, called(part)), [_Choice(called(part), part)]
         return self._nodata_rule(grid, called)
 
-    def _nodata_rule(self, grid: PixelGrid, called: Callable[[Part], str]) -> tuple[NodataRule, list[_Choice]]:
+    def _nodata_rule(self, grid: PixelGrid, called: Callable[[RawBand], str]) -> tuple[NodataRule, list[_Choice]]:
         usual = self.default_parts(grid)
         data = [part for part in usual if part.raster.is_data] or usual
         if self.profile is None:

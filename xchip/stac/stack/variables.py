@@ -13,7 +13,7 @@ from xchip.core.arrays import MASK
 from xchip.core.grid import Alignment, PixelGrid
 from xchip.core.quality import QualityRule
 from xchip.core.scene import Band, Scene
-from xchip.raster.reader import Source, fill_value, holds
+from xchip.raster.reader import BandSource, fill_value, holds
 
 Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 """Sizes of the chunks along y and along x."""
@@ -27,7 +27,7 @@ class Column:
     """A variable of the stack before it is read."""
 
     name: str
-    sources: tuple[Source | None, ...]
+    sources: tuple[BandSource | None, ...]
     """One an item; None where the item lacks the band."""
     dtype: np.dtype
     fill: np.generic
@@ -61,7 +61,7 @@ def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resamp
     dtype = np.dtype("float32") if physical else np.result_type(*(band.dtype for band in present))
     nodata = np.nan if physical else _common_nodata(name, scenes, bands)
     sources = tuple(
-        None if band is None else Source(scene.item_id, band, target, rescale=physical)
+        None if band is None else BandSource(scene.item_id, band, target, rescale=physical)
         for scene, band in zip(scenes, bands, strict=True)
     )
     relations = [source.alignment(method) for source in sources if source is not None]
