@@ -233,7 +233,8 @@ def chip_grid(
         If ``size`` is a ChipGrid of another shape than ``pixels``, or comes with other grid options.
     """
     if not isinstance(size, ChipGrid):
-        return ChipGrid(pixels, size, stride, edge, anchor)
+        pair = _pair(size, "size")
+        return ChipGrid(pixels, pair, pair if stride is None else _pair(stride, "stride"), edge, anchor)
     if (stride, edge, anchor) != (None, "drop", "origin"):
         raise ValueError("size is a ChipGrid, which has its own stride, edge and anchor; give one or the other")
     if size.pixels.shape != pixels.shape:
