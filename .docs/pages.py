@@ -28,7 +28,7 @@ REFERENCE = {
     "Index": "index_items explain_items write_index read_index open_index merge_indexes",
     "Archives": "build_index BuildReport StorageOptions",
     "Choosing chips": "sample split audit AuditReport around inside",
-    "Pixels of chips": "open_chips batches band_stats BandStats series stitch",
+    "Pixels of chips": "open_table ChipTable open_chips batches band_stats BandStats series stitch",
     "PyTorch": "ChipDataset IterableChipDataset clay_batch",
     "Files of chips": "prechip export_chips ExportReport Cubes Shards GeoTiffs ZarrStore",
     "Pictures": "plot preview",

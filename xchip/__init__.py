@@ -18,6 +18,7 @@ _HOMES = {
     "BandStats": "xchip.chips.train.stats_values",
     "BuildReport": "xchip.indexing.archive.report",
     "ChipDataset": "xchip.chips.train.torch_data",
+    "ChipTable": "xchip.chips.chip_table",
     "ChipGrid": "xchip.core.grid",
     "Cubes": "xchip.export.cubes",
     "Explanation": "xchip.indexing.explain.explanation",
@@ -43,6 +44,7 @@ _HOMES = {
     "index_items": "xchip.indexing.from_items",
     "inside": "xchip.selection.layers",
     "merge_indexes": "xchip.indexing.merge.merge",
+    "open_table": "xchip.chips.chip_table",
     "open_chips": "xchip.chips.open_chips",
     "open_index": "xchip.indexing.opening.read",
     "plot": "xchip.plots.index_map",
@@ -65,6 +67,7 @@ __all__ = [
     "BuildReport",
     "ChipDataset",
     "ChipGrid",
+    "ChipTable",
     "Cubes",
     "Explanation",
     "ExportReport",
@@ -91,6 +94,7 @@ __all__ = [
     "merge_indexes",
     "open_chips",
     "open_index",
+    "open_table",
     "plot",
     "prechip",
     "preview",
@@ -109,6 +113,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from xchip import processors, quality, sensors
+    from xchip.chips.chip_table import ChipTable, open_table
     from xchip.chips.open_chips import open_chips
     from xchip.chips.stitch import stitch
     from xchip.chips.train.band_stats import band_stats

@@ -102,7 +102,7 @@ class ChipsAccessor:
         Parameters
         ----------
         function
-            ``function(*blocks, cells)``, as for `xchip.stats.chip_sums`.
+            ``function(*blocks, cells)``, as for `xchip.core.reduce.chip_sums`.
         bands
             The bands whose blocks it gets, in order.
         size, **grid_options

@@ -92,7 +92,7 @@ def build_index(
     retry_failed
         Whether to try again what failed in earlier runs. If not, it is counted as failed.
     prepare
-        Called with each item that is to be done, by the task that indexes it, before that; see `xchip.archive.task.Prepare`.
+        Called with each item that is to be done, by the task that indexes it, before that; see `xchip.indexing.archive.task.Prepare`.
     progress
         True: a bar on a terminal or in a notebook, lines in the log "xchip" elsewhere. A stream: there. False: nothing.
 
