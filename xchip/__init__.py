@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xchip import accessor  # noqa: F401  registers .chips
 
-__version__ = "0.1.0"
+__version__: str  # looked up when it is used, as the names below
 
 _HOMES = {
     "AuditReport": "xchip.selection.audit_report",
@@ -155,6 +155,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"xchip.{name}")
+    if name == "__version__":
+        from xchip.core.version import VERSION
+
+        return VERSION
     if name == "index":
         raise AttributeError(
             "module 'xchip' has no attribute 'index': call ds.chips.index() on an array, xchip.index_items(items) or "
@@ -168,4 +172,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_MODULES})
+    return sorted({*globals(), *_HOMES, *_MODULES, "__version__"})
