@@ -35,6 +35,7 @@ REFERENCE = {
     "Sensors and quality": "SensorProfile QualityClass sensors quality",
     "Processors": "processors processors.recipe processors.choose",
     "Tests": "testing",
+    "Bug reports": "show_versions",
 }
 WIDTH = 100
 """Columns that a page has room for."""

@@ -54,6 +54,7 @@ _HOMES = {
     "sample": "xchip.selection.sample",
     "search": "xchip.stac.api.search",
     "series": "xchip.selection.series",
+    "show_versions": "xchip.io.versions",
     "split": "xchip.selection.split",
     "stack": "xchip.stac.stack.stack",
     "stitch": "xchip.chips.stitch",
@@ -105,6 +106,7 @@ __all__ = [
     "search",
     "sensors",
     "series",
+    "show_versions",
     "split",
     "stack",
     "stitch",
@@ -139,6 +141,7 @@ if TYPE_CHECKING:
     from xchip.indexing.merge.merge import merge_indexes
     from xchip.indexing.opening.read import open_index, read_index
     from xchip.io.storage import StorageOptions
+    from xchip.io.versions import show_versions
     from xchip.plots.index_map import plot
     from xchip.plots.sheets import preview
     from xchip.selection.audit import audit

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats
+from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats, versions
 from xchip.cli.options import Commands
 
 
@@ -30,7 +30,7 @@ def main(debug: bool) -> None:
     """
 
 
-main.add_section("Start", demo.demo, info.info, index.index)
+main.add_section("Start", demo.demo, info.info, index.index, versions.versions)
 main.add_section("Archives and indexes", archive.status, archive.verify, archive.merge)
 main.add_section("Pictures", look.plot, look.preview)
 main.add_section("Choose chips", select.sample, select.split, select.audit, series.series)
