@@ -52,6 +52,7 @@ def on_config(config: Any) -> Any:
         {"Examples": examples},
         {"Reference": reference},
         {"Command line": "command-line.md"},
+        {"Changelog": "changelog.md"},
     ]
     return config
 
