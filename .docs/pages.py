@@ -35,6 +35,7 @@ REFERENCE = {
     "Sensors and quality": "SensorProfile QualityClass sensors quality",
     "Processors": "processors processors.recipe processors.choose",
     "Tests": "testing",
+    "Bug reports": "show_versions",
 }
 WIDTH = 100
 """Columns that a page has room for."""
@@ -51,6 +52,7 @@ def on_config(config: Any) -> Any:
         {"Examples": examples},
         {"Reference": reference},
         {"Command line": "command-line.md"},
+        {"Changelog": "changelog.md"},
     ]
     return config
 

@@ -201,7 +201,6 @@ import re, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import xchip
-import xchip.index
 from test_build import wrapped
 rows = xchip.index_items(wrapped(Path({str(path)!r})), 256).compute()
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())

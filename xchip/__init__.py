@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xchip import accessor  # noqa: F401  registers .chips
 
-__version__ = "0.1.0"
+__version__: str  # looked up when it is used, as the names below
 
 _HOMES = {
     "AuditReport": "xchip.selection.audit_report",
@@ -54,6 +54,7 @@ _HOMES = {
     "sample": "xchip.selection.sample",
     "search": "xchip.stac.api.search",
     "series": "xchip.selection.series",
+    "show_versions": "xchip.io.versions",
     "split": "xchip.selection.split",
     "stack": "xchip.stac.stack.stack",
     "stitch": "xchip.chips.stitch",
@@ -105,6 +106,7 @@ __all__ = [
     "search",
     "sensors",
     "series",
+    "show_versions",
     "split",
     "stack",
     "stitch",
@@ -139,6 +141,7 @@ if TYPE_CHECKING:
     from xchip.indexing.merge.merge import merge_indexes
     from xchip.indexing.opening.read import open_index, read_index
     from xchip.io.storage import StorageOptions
+    from xchip.io.versions import show_versions
     from xchip.plots.index_map import plot
     from xchip.plots.sheets import preview
     from xchip.selection.audit import audit
@@ -155,6 +158,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"xchip.{name}")
+    if name == "__version__":
+        from xchip.core.version import VERSION
+
+        return VERSION
     if name == "index":
         raise AttributeError(
             "module 'xchip' has no attribute 'index': call ds.chips.index() on an array, xchip.index_items(items) or "
@@ -168,4 +175,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_MODULES})
+    return sorted({*globals(), *_HOMES, *_MODULES, "__version__"})
