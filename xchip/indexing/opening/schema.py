@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xchip.core.reduce import FRACTIONS
 from xchip.indexing.archive.layout import INDEX, PART
 from xchip.indexing.rows import COLUMNS, EDGES, INTEGERS, STRINGS
-from xchip.indexing.stacchip import tables as legacy
+from xchip.indexing.stacchip.tables import from_stacchip as legacy
 
 if TYPE_CHECKING:
     import pyarrow as pa
