@@ -126,7 +126,7 @@ def test_an_old_index_is_replaced_only_by_a_complete_one(tmp_path: Path) -> None
 
 def test_folders_with_other_parquet_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "cities.parquet").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"no parts of an index, such as 'cities\.parquet'; choose another folder"):
+    with pytest.raises(FileExistsError, match=r"not parts of an index, such as 'cities\.parquet'; choose another folder"):
         xchip.write_index(stack().chips.index(32), tmp_path)
     assert (tmp_path / "cities.parquet").read_bytes() == b"mine"
 
@@ -178,6 +178,6 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.GeoParquet", "a.gpkg"])
 def test_names_of_other_files_are_no_folders(tmp_path: Path, name: str) -> None:
     index = synthetic_stack(shape=(64, 64)).chips.index(32, item_id="scene")
-    with pytest.raises(ValueError, match=rf"one file \*\.parquet or a folder of them, got '.*{name}'"):
+    with pytest.raises(ValueError, match=rf"one file \*\.parquet or a folder of such files, got '.*{name}'"):
         xchip.write_index(index, tmp_path / name)
     assert not list(tmp_path.iterdir())
