@@ -105,7 +105,7 @@ def test_chips_of_files_that_have_to_be_opened(shared_data: Path, name: str) -> 
     item = wrapped(str(shared_data / "rasters" / name))
     closed, opened = explain_items(item, 64), explain_items(item, 64, header=True)
     assert (closed.unread.value, closed.chips.value, closed.chips.basis) == (1, 0, "at least")
-    assert "without 1 of which only the files know" in closed.chips.why
+    assert "without 1 item of unknown grid" in closed.chips.why
     assert opened.unread is None
     assert (opened.chips.value, opened.chips.basis) == (len(xchip.index_items(item, 64).compute()), "exact")
 
