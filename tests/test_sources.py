@@ -118,7 +118,7 @@ def test_over_http(shared_data: Path, tmp_path: Path) -> None:
         (7, "int '7' is not a STAC item"),
         (b"x", "bytes"),
         ([None], "NoneType"),
-        ("/nowhere/item.json", "no file '/nowhere/item.json'"),
+        ("/nowhere/item.json", "file '/nowhere/item.json' does not exist"),
     ],
 )
 def test_what_is_no_item(value: Any, words: str) -> None:

@@ -46,13 +46,7 @@ def objects(value: object) -> list[JSON]:
 
 
 def number(value: object, name: str) -> float | None:
-    """Read a number, also from text ("nan", "-9999"); None for null, "" and "none".
-
-    Raises
-    ------
-    FieldError
-        For any other value.
-    """
+    """Read a number, also from text ("nan", "-9999"); None for null, "" and "none"; FieldError for any other value."""
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none", "null")):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -64,13 +58,7 @@ def number(value: object, name: str) -> float | None:
 
 
 def numbers(value: object, name: str, lengths: tuple[int, ...]) -> tuple[float, ...] | None:
-    """Read a list of finite numbers whose length is in ``lengths``; None for null or an empty list.
-
-    Raises
-    ------
-    FieldError
-        For any other value.
-    """
+    """Read a list of finite numbers, its length in ``lengths``; None for null or an empty list; FieldError for other values."""
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return None
     problem = None
@@ -99,13 +87,7 @@ def dtype(value: object) -> str | None:
 
 
 def moment(value: object, name: str) -> datetime | None:
-    """Read a date or time as UTC (also without a zone); None for null or "".
-
-    Raises
-    ------
-    FieldError
-        If it can't be read.
-    """
+    """Read a date or time as UTC (also without a zone); None for null or ""; FieldError if it can't be read."""
     if value is None or value == "":
         return None
     try:
@@ -143,12 +125,8 @@ _SHARED_FIELDS = ("data_type", "nodata", "raster:scale", "raster:offset", "eo:co
 def band_fields(asset: JSON, properties: JSON, key: str) -> tuple[BandFields, ...]:
     """Read the metadata of each band of asset ``key`` from ``bands``, ``eo:bands``, ``raster:bands`` and the asset itself.
 
-    Before STAC 1.0, numbers in an asset's ``eo:bands`` were indices into the item's ``eo:bands``. Empty if there is no metadata.
-
-    Raises
-    ------
-    FieldError
-        If a nodata value, scale or offset is not a number.
+    Before STAC 1.0, numbers in an asset's ``eo:bands`` were indices into the item's ``eo:bands``. Empty without metadata;
+    FieldError if a nodata value, scale or offset is not a number.
     """
     shared = {field: asset[field] for field in _SHARED_FIELDS if asset.get(field) is not None}
     eo = _eo_bands(asset.get("eo:bands"), properties)

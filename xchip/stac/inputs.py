@@ -216,12 +216,11 @@ def _from_file(path: str, how: How) -> Iterator[Found]:
         if os.path.isdir(path):
             raise ValueError(f"{path!r} is a folder; pass its item files, such as sorted(Path({path!r}).glob('*.json'))")
         if not os.path.exists(path):
-            raise ValueError(f"there is no file {path!r}; pass {_ACCEPTED}")
+            raise ValueError(f"file {path!r} does not exist; pass {_ACCEPTED}")
     path = _local(path)
     bare = re.split(r"[?#]", path)[0].lower() if _SCHEME.match(path) else path.lower()
     if bare.endswith(_PARQUET):
-        for row in _parquet_items(path, how):
-            yield from _guarded(_from_json(row, None, path, how, folder=path), f"{_describe(row)} of {path}", how)
+        yield from _from_entries(_parquet_items(path, how), path, how)
         return
     with _opened(path, how) as file:
         content = file.read()
@@ -230,14 +229,15 @@ def _from_file(path: str, how: How) -> Iterator[Found]:
             if line.strip():
                 yield from _guarded(_from_line(line, number, path, how), f"line {number} of {path}", how)
         return
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{path!r} is not JSON: {error}") from error
-    if not isinstance(value, list):
+    value = _parsed(content, repr(path))
+    if isinstance(value, list):
+        yield from _from_entries(value, path, how)
+    else:
         yield from _from_json(value, path, path, how, folder=path)
-        return
-    for entry in value:
+
+
+def _from_entries(entries: Iterable[object], path: str, how: How) -> Iterator[Found]:
+    for entry in entries:
         yield from _guarded(_from_json(entry, None, path, how, folder=path), f"{_describe(entry)} of {path}", how)
 
 
@@ -248,15 +248,18 @@ def _opened(path: str, how: How) -> Iterator[BinaryIO]:
             yield file
     except FileNotFoundError as error:
         # fsspec's message is the URL alone, also when the server can't be reached.
-        raise FileNotFoundError(f"can't read {path!r}: {error.__cause__ or 'there is no such file'}") from error
+        raise FileNotFoundError(f"can't read {path!r}: {error.__cause__ or 'the file does not exist'}") from error
 
 
 def _from_line(line: bytes, number: int, path: str, how: How) -> Iterator[Found]:
+    yield from _from_json(_parsed(line, f"line {number} of {path!r}"), None, path, how, folder=path)
+
+
+def _parsed(content: bytes, source: str) -> object:
     try:
-        entry = json.loads(line)
+        return json.loads(content)
     except ValueError as error:
-        raise ValueError(f"line {number} of {path!r} is not JSON: {error}") from error
-    yield from _from_json(entry, None, path, how, folder=path)
+        raise ValueError(f"{source} is not JSON: {error}") from error
 
 
 _TOP_LEVEL = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection")

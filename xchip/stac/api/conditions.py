@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from operator import eq, ge, gt, le, lt, ne
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from xchip.core.types import JSON, BBox
@@ -75,12 +75,8 @@ class Interval:
 def interval(value: Period) -> Interval:
     """Parse an interval from "2024", "2024-03/2024-05", "../2024-01-01T00:00:00Z", datetimes, or a pair of them.
 
-    Years, months and days cover their whole duration; times without a zone are UTC.
-
-    Raises
-    ------
-    ValueError
-        If ``value`` can't be read, is open at both ends, or ends before it starts.
+    Years, months and days cover their whole duration; times without a zone are UTC. Raise ValueError if ``value`` can't be
+    read, is open at both ends, or ends before it starts.
 
     Examples
     --------
@@ -131,12 +127,9 @@ def _rfc3339(time: datetime | None) -> str:
 
 
 def checked_bbox(value: str | Sequence[float]) -> BBox:
-    """Return (west, south, east, north) of a bbox, without heights. If west > east, it crosses the antimeridian.
+    """Return (west, south, east, north) of a bbox, without heights; ValueError if it is not a bbox in degrees.
 
-    Raises
-    ------
-    ValueError
-        If ``value`` is not a bbox in degrees.
+    If west > east, it crosses the antimeridian.
     """
     rule = "a bbox is west, south, east, north in degrees, such as -70.5,-33.6,-70.3,-33.4"
     try:
@@ -163,13 +156,7 @@ def box_shape(box: BBox) -> shapely.Geometry:
 
 
 def shape_of(value: Geometry) -> shapely.Geometry:
-    """Return a shapely geometry from GeoJSON (text or dict, also a Feature) or an object with ``__geo_interface__``.
-
-    Raises
-    ------
-    ValueError
-        If ``value`` is not a geometry, or is empty.
-    """
+    """Return ``value`` as a shapely geometry; ValueError if it is not a geometry, or is empty."""
     import shapely
     from shapely.geometry import shape
 
@@ -201,14 +188,7 @@ def _in_area(item: JSON, area: shapely.Geometry) -> bool:
 # -- properties --------------------------------------------------------------------------------------------------------
 
 
-_ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": operator.eq,
-    "neq": operator.ne,
-    "lt": operator.lt,
-    "lte": operator.le,
-    "gt": operator.gt,
-    "gte": operator.ge,
-}
+_ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {"eq": eq, "neq": ne, "lt": lt, "lte": le, "gt": gt, "gte": ge}
 _AFFIXES: dict[str, Callable[[str, str], bool]] = {"startsWith": str.startswith, "endsWith": str.endswith}
 _OPERATORS = (*_ORDERINGS, *_AFFIXES, "contains", "in")
 PORTABLE_OPERATORS = tuple(_ORDERINGS)
@@ -260,12 +240,8 @@ def comparisons(query: Query | None) -> tuple[Comparison, ...]:
     """Parse a query such as ``{"eo:cloud_cover": {"lt": 20}}``, or one or more conditions such as "eo:cloud_cover<20".
 
     The value of a condition is parsed as JSON if possible (20, true, "20" in quotes), else it is text. Text that begins with
-    <, > or = must be quoted, because "=<20" is more likely a slip.
-
-    Raises
-    ------
-    ValueError
-        If ``query`` can't be parsed, or has an unknown operator.
+    <, > or = must be quoted, because "=<20" is more likely a slip. Raise ValueError if ``query`` can't be parsed, or has an
+    unknown operator.
 
     Examples
     --------
@@ -353,13 +329,7 @@ Order = tuple[tuple[str, bool], ...]
 
 
 def order_of(sortby: SortBy | None) -> Order:
-    """Parse sort keys from "-eo:cloud_cover,datetime", a list of these, or ``[{"field": ..., "direction": "desc"}]``.
-
-    Raises
-    ------
-    ValueError
-        If a key can't be parsed.
-    """
+    """Parse sort keys; ValueError if a key can't be parsed."""
     keys = sortby.split(",") if isinstance(sortby, str) else [sortby] if isinstance(sortby, Mapping) else sortby
     return tuple(_sort_key(key) for key in keys or ())
 

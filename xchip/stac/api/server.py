@@ -43,12 +43,7 @@ class Refusal(ValueError):
 class Server:
     """A STAC API and its landing page, which is read at once.
 
-    Raises
-    ------
-    ValueError
-        If ``url`` is not a STAC API.
-    OSError
-        If the server can't be reached.
+    Raise ValueError if ``url`` is not a STAC API, and OSError if the server can't be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -81,13 +76,7 @@ class Server:
         return any(isinstance(uri, str) and re.match(pattern, uri) for uri in (declared if isinstance(declared, list) else ()))
 
     def check_collections(self, names: Sequence[str]) -> None:
-        """Check that collections exist: a search of a missing collection returns no items and no error.
-
-        Raises
-        ------
-        ValueError
-            If a collection is missing; the message lists the existing ones.
-        """
+        """Raise ValueError if a collection is missing, because a search of it returns no items and no error."""
         if not (self.conforms_to("COLLECTIONS") or self.conforms_to("FEATURES")):
             return
         for name in names:
@@ -114,12 +103,8 @@ class Server:
     def pages(self, method: str, parameters: JSON) -> Iterator[dict[str, Any]]:
         """Yield the pages of a search, FeatureCollections with at least one item. ``parameters`` are those of an ItemSearch.
 
-        Raises
-        ------
-        ValueError
-            If the server rejects the search, or the response is not a FeatureCollection.
-        OSError
-            If requests keep failing, or the server repeats a page.
+        Raise ValueError if the server rejects the search or does not return a FeatureCollection, and OSError if requests keep
+        failing or the server repeats a page.
         """
         from pystac import Link
         from pystac_client import ItemSearch

@@ -66,15 +66,7 @@ class Files:
         return grid_fields(mapping(self.item.get("properties")), "item")
 
     def header(self, raster: Raster, reason: str) -> Header:
-        """Read the file's header.
-
-        Raises
-        ------
-        HeaderNeeded
-            If files must not be opened.
-        ItemError
-            If it can't be read; the reader's error is the cause.
-        """
+        """Read the file's header; HeaderNeeded if files must not be opened, ItemError if it can't be read."""
         if raster.key in self._headers:
             return self._headers[raster.key]
         if self.read is None:
@@ -275,7 +267,7 @@ class Files:
 
 
 def _scale_in_file(header: Header | None, index: int) -> tuple[float, float] | None:
-    """Return (scale, offset) of a band in the file's header; None if there is no header or the band has neither."""
+    """Return (scale, offset) of a band in the file's header; None without a header, or if the band has neither."""
     if header is None or min(len(header.scales), len(header.offsets)) < index:
         return None
     scale, offset = header.scales[index - 1], header.offsets[index - 1]
@@ -334,7 +326,7 @@ def check_ground(item_id: str, bands: Iterable[Band], grid: PixelGrid) -> None:
 
 
 def mask_band(bands: Sequence[Band], taken: Sequence[str]) -> Band | None:
-    """Return the mask of the file that holds all ``bands``, as a band; None if there is no such file or mask."""
+    """Return the mask of the one file of all ``bands``, as a band; None if they are in several files or have no mask."""
     first = bands[0]
     if not all(band.href == first.href and band.masked for band in bands):
         return None

@@ -21,12 +21,9 @@ CRS_FIELDS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
 
 @lru_cache(maxsize=512)
 def code_of(definition: str) -> str:
-    """Return ``"EPSG:32720"`` or WKT2 of a CRS that PROJ reads: a code, WKT or PROJJSON. Cached: PROJ takes milliseconds.
+    """Return ``"EPSG:32720"`` or WKT2 of a CRS given as a code, WKT or PROJJSON; FieldError if PROJ can't read it.
 
-    Raises
-    ------
-    FieldError
-        If PROJ can't read it.
+    Cached, because PROJ takes milliseconds.
     """
     import pyproj
     from pyproj.exceptions import CRSError
@@ -80,12 +77,8 @@ def grid_of(asset: JSON, shared: GridFields, crs: str) -> tuple[PixelGrid | None
     """Return (grid, origin) of an asset, or (None, reason) if fields are missing or contradict each other.
 
     ``proj:transform`` has 6 or 9 numbers. Shape and transform are fields of the asset, of the item (``shared``), or one of
-    each. A missing transform is computed from ``proj:bbox`` and the shape.
-
-    Raises
-    ------
-    FieldError
-        If a field is malformed, or the transform is rotated or not north up.
+    each. A missing transform is computed from ``proj:bbox`` and the shape. Raise FieldError if a field is malformed, or the
+    transform is rotated or not north up.
     """
     fields = grid_fields(asset, "asset")
     shape, transform, bbox = (field if field is not None else default for field, default in zip(fields, shared, strict=True))

@@ -78,18 +78,8 @@ def boa_offset(radiometry: Radiometry, *, href: str, default: int, published: fl
     """Return the number to add to a reflectance band so that its digital numbers are as before baseline 04.00.
 
     A flag that the offset is removed decides, except for JPEG2000 files, which are ESA's. Otherwise the baseline and the offset
-    that is published for the band must agree on whether the offset is there.
-
-    Parameters
-    ----------
-    radiometry
-        Flag and baseline of the item.
-    href
-        The band's file.
-    default
-        The offset of products of baseline 04.00 and later: -1000.
-    published
-        The offset that the item or the file publishes for the band, in digital numbers; None if there is none.
+    that is published for the band must agree on whether the offset is there. ``href`` is the band's file; ``default`` is the
+    offset of baseline 04.00 and later (-1000); ``published`` is the offset, in digital numbers, in the item or the file.
 
     Examples
     --------

@@ -184,7 +184,7 @@ class _SceneBuilder:
 
     @cached_property
     def default_rasters(self) -> list[Raster]:
-        """The rasters that are stacked by default if there is no profile, one copy of each band."""
+        """The rasters that are stacked by default without a profile, one copy of each band."""
         copies: dict[object, list[Raster]] = {}
         for raster in shown(self.rasters):
             copies.setdefault(stem(raster), []).append(raster)

@@ -31,20 +31,7 @@ if TYPE_CHECKING:
 ChunkSize: TypeAlias = Literal["auto"] | int | tuple[int, int] | Chunks
 """Size of chunks in pixels, or (y, x) sizes."""
 Resampling: TypeAlias = Literal[
-    "nearest",
-    "bilinear",
-    "cubic",
-    "cubic_spline",
-    "lanczos",
-    "average",
-    "mode",
-    "max",
-    "min",
-    "med",
-    "q1",
-    "q3",
-    "sum",
-    "rms",
+    "nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "max", "min", "med", "q1", "q3", "sum", "rms"
 ]
 """GDAL's resampling methods."""
 

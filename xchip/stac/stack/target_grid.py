@@ -38,12 +38,8 @@ def target_grid(
 
     Without ``crs`` and ``resolution`` the grid is on the scenes' lattice; ``bounds`` and ``bbox`` only select pixels. With
     ``resolution`` the grid begins at the upper left corner of ``bounds``. Without bounds it begins at the upper left corner of
-    the scenes if they share a lattice, else at multiples of the resolution.
-
-    Raises
-    ------
-    ValueError
-        If the scenes have several CRSs or lattices and ``crs`` or ``resolution`` is missing, or if no scene is in the area.
+    the scenes if they share a lattice, else at multiples of the resolution. Raise ValueError if the scenes have several CRSs or
+    lattices and ``crs`` or ``resolution`` is missing, or if no scene is in the area.
     """
     if bounds is not None and bbox is not None:
         raise ValueError("give bounds= (in the CRS of the stack) or bbox= (lon/lat), not both")

@@ -48,13 +48,7 @@ class Column:
 
 
 def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resampling: str, rescale: bool) -> Column:
-    """Plan the variable ``name`` of a stack of ``scenes`` on ``target``.
-
-    Raises
-    ------
-    ValueError
-        If the items' bands have different nodata values.
-    """
+    """Plan the variable ``name`` of a stack of ``scenes`` on ``target``; ValueError if its bands have different nodata values."""
     bands = [next((band for band in _all_bands(scene) if band.name == name), None) for scene in scenes]
     present = [band for band in bands if band is not None]
     quality = any(isinstance(scene.rule, QualityRule) and scene.rule.band == name for scene in scenes)
