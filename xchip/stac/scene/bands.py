@@ -40,7 +40,7 @@ class RawBand:
     spec: BandSpec | None
     """The profile's entry for it."""
     masked: bool
-    """Whether the file has an alpha band that marks nodata."""
+    """Whether the file has an alpha band that is not a data band."""
 
 
 @dataclass(frozen=True)

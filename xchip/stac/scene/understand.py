@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -214,7 +214,6 @@ class _SceneBuilder:
         """Return the bands called ``name``."""
         if not isinstance(name, str):
             raise ItemError(self.item_id, f"assets must be names, got {name!r}")
-        by_spelling = [raster for raster in self.rasters if plain_key(raster.key) == plain_key(name)]
         if name in self.by_key:
             return self._whole(name, self.by_key[name])
         if self.profile is not None:
@@ -223,6 +222,7 @@ class _SceneBuilder:
                 part = self.part_of(*self.matched[spec.name])
                 if part is not None:
                     return [_Choice(name, part)]
+        by_spelling = [raster for raster in self.rasters if plain_key(raster.key) == plain_key(name)]
         if len(by_spelling) == 1:
             return self._whole(name, by_spelling[0])
         defaults = self.default_rasters
@@ -277,28 +277,27 @@ class _SceneBuilder:
         def name_of(part: RawBand) -> str:
             return names.get((part.raster.key, part.index), part.name)
 
+        for rule, part, origin in self._rules():
+            if part is not None:
+                self.origins["quality"] = origin
+                return renamed(rule, name_of(part)), [_Choice(name_of(part), part)]
+        return self._nodata_rule(grid, name_of)
+
+    def _rules(self) -> Iterator[tuple[QualityRule, RawBand | None, str]]:
+        """Yield (rule, its band, origin): the profile's rule, then published rules, then rules for well-known asset keys."""
         quality = self.quality_spec()
         if quality is not None:
             rule, spec, raster = quality
-            part = self.part_of(spec, raster)
-            if part is not None:
-                self.origins["quality"] = f"profile {self.profile.name if self.profile else ''}: {rule.source}"
-                return renamed(rule, name_of(part)), [_Choice(name_of(part), part)]
+            yield rule, self.part_of(spec, raster), f"profile {self.profile.name if self.profile else ''}: {rule.source}"
         roles = {raster.key: raster.roles for raster in self.rasters}
         fields = {raster.key: raster.fields for raster in self.rasters}
         for key, published in published_rules(fields, roles):
-            part = next((part for part in self.parts(self.by_key[key]) if part.index == published.index), None)
-            if part is not None:
-                self.origins["quality"] = published.rule.source
-                return renamed(published.rule, name_of(part)), [_Choice(name_of(part), part)]
-        if self.profile is None:
-            for raster in self.rasters:
-                by_name = rule_by_name(raster.key)
-                if by_name is not None:
-                    part = self.parts(raster)[0]
-                    self.origins["quality"] = by_name.source
-                    return renamed(by_name, name_of(part)), [_Choice(name_of(part), part)]
-        return self._nodata_rule(grid, name_of)
+            parts = self.parts(self.by_key[key])
+            yield published.rule, next((p for p in parts if p.index == published.index), None), published.rule.source
+        for raster in self.rasters if self.profile is None else ():
+            by_key = rule_by_name(raster.key)
+            if by_key is not None:
+                yield by_key, self.parts(raster)[0], by_key.source
 
     def _nodata_rule(self, grid: PixelGrid, name_of: Callable[[RawBand], str]) -> tuple[NodataRule, list[_Choice]]:
         parts = self.default_parts(grid)
@@ -329,8 +328,8 @@ class _SceneBuilder:
         duplicate = next((name for name in names if names.count(name) > 1), None)
         if duplicate is not None:
             raise ItemError(self.item_id, f"two bands would be called {duplicate!r}; request them by other names with assets=")
-        by_band = {(choice.part.raster.key, choice.part.index): choice.name for choice in reversed(chosen)}
-        rule, quality = self.quality(grid, by_band)
+        names_by_band = {(choice.part.raster.key, choice.part.index): choice.name for choice in reversed(chosen)}
+        rule, quality = self.quality(grid, names_by_band)
         bands = tuple(self.files.band(choice.part, choice.name) for choice in chosen)
         quality_bands = tuple(self.files.band(choice.part, choice.name) for choice in quality)
         if self.grid() != grid:
