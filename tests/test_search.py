@@ -304,17 +304,17 @@ def test_what_stays_is_told() -> None:
         with pytest.raises(OSError, match=rf"{api.url} fails \(503\) after {patience.ATTEMPTS} attempts: <html> closed"):
             ids(api.url)
         api.moods = [(400, {}, b'{"detail": "bad bbox"}')] * 99
-        with pytest.raises(ValueError, match=r"refuses \(400\): .*bad bbox"):
+        with pytest.raises(ValueError, match=r"rejects the request \(400\): .*bad bbox"):
             ids(api.url)
         assert len(api.moods) == 98
         api.moods = [(403, {}, b"who are you?")]
-        with pytest.raises(PermissionError, match=r"asks for credentials \(403\): who are you"):
+        with pytest.raises(PermissionError, match=r"requires credentials \(403\): who are you"):
             ids(api.url)
         api.moods = [(200, {}, b"<html>")]
-        with pytest.raises(ValueError, match="answers with no JSON: <html>"):
+        with pytest.raises(ValueError, match="returns a response that is not JSON: <html>"):
             ids(api.url)
         api.moods = [(200, {}, b'{"items": []}')]
-        with pytest.raises(ValueError, match="no FeatureCollection"):
+        with pytest.raises(ValueError, match="is not a FeatureCollection"):
             ids(api.url)
 
 
@@ -359,7 +359,7 @@ def test_a_server_that_only_gets() -> None:
 def test_a_server_that_goes_round_in_circles() -> None:
     with Moody() as api:
         api.loops = True
-        with pytest.raises(OSError, match="gives the same page again"):
+        with pytest.raises(OSError, match="returns the same page again"):
             ids(api.url)
 
 

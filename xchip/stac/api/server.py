@@ -28,11 +28,11 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the second attempt (each later wait doubles), and the longest wait, also if the server asks for more."""
 EMPTY_PAGES = 10
 """Consecutive pages without items that end a search, because some servers link to a next page forever."""
-PASSING = (408, 425, 429, 500, 502, 503, 504)
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Statuses of transient errors."""
 
 
-class Refusal(ValueError):
+class RequestRejected(ValueError):
     """A permanent error response."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -82,9 +82,9 @@ class Server:
         for name in names:
             try:
                 self._read(f"{self._collections}/{quote(name, safe='')}")
-            except Refusal as refusal:
-                if refusal.status == 404:
-                    raise ValueError(f"the API {self.url} has no collection {name!r}; {self._suggestion(name)}") from refusal
+            except RequestRejected as error:
+                if error.status == 404:
+                    raise ValueError(f"the API {self.url} has no collection {name!r}; {self._suggestion(name)}") from error
                 # Other statuses pass: a server may publish items without collections.
 
     @property
@@ -116,14 +116,14 @@ class Server:
         while True:
             features = mapping(page).get("features")
             if not isinstance(features, list):
-                raise ValueError(f"the API {self.url} answers a search with no FeatureCollection: {_short(json.dumps(page))}")
+                raise ValueError(f"the API {self.url} returns a page that is not a FeatureCollection: {_short(json.dumps(page))}")
             empty = 0 if features else empty + 1
             if empty == EMPTY_PAGES:
                 return
             if features:
                 ids = [(item.get("collection"), item.get("id")) for item in objects(features)]
                 if ids == previous:
-                    raise OSError(f"the API {self.url} gives the same page again instead of the next; try another limit")
+                    raise OSError(f"the API {self.url} returns the same page again instead of the next one; try another limit")
                 previous = ids
                 yield page
             following = next((link for link in objects(page.get("links")) if link.get("rel") == "next"), None)
@@ -154,14 +154,14 @@ class Server:
         try:
             return json.loads(content)
         except ValueError as error:
-            raise ValueError(f"the API {self.url} answers with no JSON: {_short(content)}") from error
+            raise ValueError(f"the API {self.url} returns a response that is not JSON: {_short(content)}") from error
 
     def _failure(self, error: Exception, status: int | None, attempts: int) -> Exception:
         reason = _short(str(error))
         if status in (401, 403):
-            return PermissionError(f"the API {self.url} asks for credentials ({status}): {reason}")
-        if status is not None and status not in PASSING:
-            return Refusal(f"the API {self.url} refuses ({status}): {reason}", status)
+            return PermissionError(f"the API {self.url} requires credentials ({status}): {reason}")
+        if status is not None and status not in TRANSIENT:
+            return RequestRejected(f"the API {self.url} rejects the request ({status}): {reason}", status)
         if status is not None:
             return OSError(
                 f"the API {self.url} fails ({status}) after {attempts} attempts: {reason}; try again later, or request less"
@@ -178,7 +178,7 @@ def _is_transient(error: Exception, status: int | None) -> bool:
     from requests import exceptions
 
     if status is not None:
-        return status in PASSING
+        return status in TRANSIENT
     # pystac-client keeps the kind of failure in the context alone. ValueError and SSLError are about the URL, and permanent.
     return not isinstance(error.__context__, ValueError | exceptions.SSLError)
 
