@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from xchip import sensors
 from xchip.quality import CLEAR, CLOUD, DEFECTIVE, NODATA, SHADOW, SNOW, WATER, QualityClass, QualityRule, values
 from xchip.sensors import AssetNames, BandSpec, SensorProfile
+from xchip.sensors.registry import plain_key
 from xchip.stac.scene.classification import rule_of
 from xchip.stac.scene.understand import plain_items
 
@@ -33,7 +34,7 @@ def test_the_table_is_consistent() -> None:
             bands = profile.bands_of(variant)
             assert len({band.name for band in bands}) == len(bands)
             for band in bands:
-                assert all(key == sensors.plain_key(key) for key in (band.name, *band.keys))
+                assert all(key == plain_key(key) for key in (band.name, *band.keys))
                 if band.dtype:
                     assert np.dtype(band.dtype).name == band.dtype
         for rule in profile.quality:
