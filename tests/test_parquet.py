@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 import xchip
-from xchip.indexing.rows import COLUMNS, FRACTIONS
+from xchip.indexing.rows import COLUMNS, FRACTIONS, source_of
 from xchip.testing import synthetic_stack
 
 
@@ -181,3 +181,28 @@ def test_names_of_other_files_are_no_folders(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=rf"one file \*\.parquet or a folder of such files, got '.*{name}'"):
         xchip.write_index(index, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_index_of_items_is_written_as_it_is(tmp_path: Path) -> None:
+    """The rows of the items are written without frames, but never in place of a frame that was made from them."""
+    items = [xchip.testing.write_scene(tmp_path, item_id=name, shape=(256, 256)) for name in "ab"]
+    index = xchip.index_items(items, 64)
+    assert source_of(index) is not None
+    changed = {
+        "filtered": index[index["chip_index_x"] == 1],
+        "assigned": index.assign(width=7),
+        "column": index.assign(mine=1.5),
+        "partition": index.partitions[1:],
+        "in place": index.copy(),
+    }
+    changed["in place"]["width"] = 7
+    for name, frame in changed.items():
+        if name != "in place":
+            assert source_of(frame) is None, name
+        expected = frame.compute().reset_index(drop=True)
+        for path in (tmp_path / f"{name}.parquet", tmp_path / name):
+            rows = pd.DataFrame(xchip.read_index(xchip.write_index(frame, path)))
+            assert len(rows) == len(expected) > 0, name
+            assert rows["width"].tolist() == expected["width"].tolist(), name
+            assert rows["chip_id"].tolist() == expected["chip_id"].tolist(), name
+            assert ("mine" in rows) == (name == "column"), name

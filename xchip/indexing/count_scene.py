@@ -41,7 +41,7 @@ def count_scene(scene: Scene, grid: ChipGrid) -> np.ndarray:
 
 def _count_band(scene: Scene, rule: QualityRule, grid: ChipGrid) -> np.ndarray:
     (band,) = scene.quality
-    aligned = own_alignment(band, grid.pixels)
+    aligned = native_alignment(band, grid.pixels)
     if aligned is None:
         # The band is resampled to the scene's pixels, and those are counted.
         return _count_strips(_scene_strips(scene, band), rule, chip_plans(grid))
@@ -69,7 +69,7 @@ def _count_in_turns(band: Band, rule: QualityRule, plans: tuple[AxisPlan, AxisPl
     return sums_of_parts(even + odd.result(), plans)
 
 
-def own_alignment(band: Band, pixels: PixelGrid) -> Alignment | None:
+def native_alignment(band: Band, pixels: PixelGrid) -> Alignment | None:
     """Return how a quality band's pixels lie under the scene's, if they can be counted at the band's own resolution.
 
     None if the band is not on the scene's lattice, or finer than it: the band is then resampled to the scene's pixels.

@@ -15,7 +15,7 @@ from xchip.core.grid import ChipGrid
 from xchip.core.quality import N_CLASSES, NodataRule
 from xchip.core.scene import Band, Scene
 from xchip.core.types import JSON
-from xchip.indexing.count_scene import STRIP_PIXELS, in_one_file, may_be_nodata, own_alignment, undeclared
+from xchip.indexing.count_scene import STRIP_PIXELS, in_one_file, may_be_nodata, native_alignment, undeclared
 from xchip.indexing.explain.explanation import CHIP_BYTES, Figure, counting_memory, joined
 from xchip.io.gdal import gdal_path, is_remote
 from xchip.raster.reader import KEPT_BYTES, PART_BYTES, strip_rows
@@ -51,14 +51,14 @@ class FileRead:
     """Bands that are read together, including the file's mask."""
     itemsize: int
     """Bytes per value."""
-    own: bool
+    native: bool
     """True: strips of the file's own pixels, and GDAL keeps few blocks; False: windows of the scene's pixels."""
 
     @property
     def rows(self) -> int:
         """Rows of a strip."""
         height, width = self.band.grid.shape
-        if not self.own:
+        if not self.native:
             return min(height, max(1, STRIP_PIXELS // width))
         return strip_rows(height, self.planes * width * self.itemsize, self.band.block[0] if self.band.block else USUAL_BLOCK)
 
@@ -70,7 +70,7 @@ class FileRead:
     @property
     def strips_kept(self) -> int:
         """Strips whose blocks GDAL keeps before the file is opened again."""
-        if not self.own:
+        if not self.native:
             return self.strips
         kept = self.rows * self.band.grid.shape[1] * self.itemsize * max(self.planes, self.band.count)
         return min(self.strips, KEPT_BYTES // kept + 1)
@@ -88,14 +88,14 @@ def file_reads(scene: Scene, grid: ChipGrid) -> tuple[FileRead, ...]:
         return ()
     if not isinstance(scene.rule, NodataRule):
         (band,) = scene.quality
-        return (FileRead(band, 1, np.dtype(band.dtype).itemsize, own=own_alignment(band, grid.pixels) is not None),)
+        return (FileRead(band, 1, np.dtype(band.dtype).itemsize, native=native_alignment(band, grid.pixels) is not None),)
     bands = scene.quality
     if not all(may_be_nodata(band) for band in bands):
         return ()
     if in_one_file(scene):
         dtype = np.result_type(*(band.dtype for band in bands))
-        return (FileRead(bands[0], len(bands) + any(band.masked for band in bands), dtype.itemsize, own=True),)
-    return tuple(FileRead(band, 1, np.dtype(band.dtype).itemsize, own=False) for band in bands)
+        return (FileRead(bands[0], len(bands) + any(band.masked for band in bands), dtype.itemsize, native=True),)
+    return tuple(FileRead(band, 1, np.dtype(band.dtype).itemsize, native=False) for band in bands)
 
 
 def pixel_bytes(scene: Scene, grid: ChipGrid, reads: tuple[FileRead, ...]) -> Figure:
@@ -109,7 +109,7 @@ def pixel_bytes(scene: Scene, grid: ChipGrid, reads: tuple[FileRead, ...]) -> Fi
         return Figure(0, "exact", "no quality band, and a band without nodata: nothing is read")
     if len(reads) > 1:
         return Figure(total, "at most", "no quality band: a data band is read only where all bands before it have nodata")
-    if not reads[0].own:
+    if not reads[0].native:
         return Figure(total, "estimate", "the quality band is resampled to the scene's pixels")
     kind = "data bands" if isinstance(scene.rule, NodataRule) else "quality band"
     return Figure(total, "exact", f"pixels of the {kind} x bytes of its data type")
@@ -186,9 +186,9 @@ def scene_memory(scene: Scene, grid: ChipGrid, reads: tuple[FileRead, ...]) -> i
 
 def _read_memory(scene: Scene, read: FileRead) -> int:
     width = read.band.grid.shape[1]
-    if not read.own:
+    if not read.native:
         pixels = max(1, STRIP_PIXELS // scene.grid.shape[1]) * scene.grid.shape[1]
-        parts = 0 if own_alignment(read.band, scene.grid) is not None else PART_BYTES
+        parts = 0 if native_alignment(read.band, scene.grid) is not None else PART_BYTES
         # The window as read and as resampled, and masks of it.
         return pixels * (2 * read.itemsize + 3) + counting_memory(MAX_ROWS, scene.grid.shape[1], read.itemsize) + parts
     values = read.rows * width * read.itemsize

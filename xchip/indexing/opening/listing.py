@@ -47,7 +47,7 @@ class Listing:
             return self
         kept = self.rows > 0
         if query.boxes is not None:
-            kept &= query.near(self.bounds)
+            kept &= query.bounds_touch(self.bounds)
         if kept.any():
             kept[kept] = query.may_hold(self.parts.filter(kept))
         if kept.all():

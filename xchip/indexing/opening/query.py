@@ -74,7 +74,7 @@ class Query:
         decided = [[term for term in group if _is_decided(term)] for group in self.groups]
         return expression(decided, self.schema) if all(decided) else None
 
-    def near(self, bounds: np.ndarray) -> np.ndarray:
+    def bounds_touch(self, bounds: np.ndarray) -> np.ndarray:
         """Return which of ``bounds``, float64 (n, 4), touch the box: bool (n,). NaN touches nothing."""
         if self.boxes is None:
             return np.ones(len(bounds), bool)
@@ -85,7 +85,7 @@ class Query:
     def touches(
         self, left: pc.Expression, bottom: pc.Expression, right: pc.Expression, top: pc.Expression
     ) -> pc.Expression | None:
-        """Return the test of `near` as an expression on four columns; None without a box."""
+        """Return the test of `bounds_touch` as an expression on four columns; None without a box."""
         if self.boxes is None:
             return None
         touching = [(left <= e) & (right >= w) & (bottom <= n) & (top >= s) for w, s, e, n in self.boxes]

@@ -85,7 +85,7 @@ class IndexFile:
 
     def needed(self, query: Query) -> ds.ParquetFileFragment:
         """Return its fragment with only the row groups that can hold rows of the answer, according to their statistics."""
-        if not query.near(np.array([self.bounds]))[0]:
+        if not query.bounds_touch(np.array([self.bounds]))[0]:
             return self.fragment.subset(row_group_ids=[])
         fragment = self.fragment
         for condition in (self.touching(query), query.statistics_condition if self.compares_alike(query) else None):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xchip.core.reduce import FRACTIONS
 from xchip.indexing.archive.layout import INDEX, PART
 from xchip.indexing.rows import COLUMNS, EDGES, INTEGERS, STRINGS
-from xchip.indexing.stacchip.tables import from_stacchip as legacy
+from xchip.indexing.stacchip.tables import from_stacchip
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,7 @@ def covering(schema: pa.Schema) -> tuple[tuple[str, ...], ...] | None:
 
 def is_stacchip(schema: pa.Schema) -> bool:
     """Return whether a file is one of stacchip's tables."""
-    return not set(COLUMNS) <= set(schema.names) and legacy.is_stacchip(schema.names)
+    return not set(COLUMNS) <= set(schema.names) and from_stacchip.is_stacchip(schema.names)
 
 
 def check(schema: pa.Schema, path: str) -> None:
@@ -102,14 +102,14 @@ def extra_columns(schema: pa.Schema) -> pa.Schema:
     import pyarrow as pa
 
     bounds = covering(schema)
-    known = {*COLUMNS, bounds[0][0] if bounds else "bbox", *(legacy.OWN if is_stacchip(schema) else ())}
+    known = {*COLUMNS, bounds[0][0] if bounds else "bbox", *(from_stacchip.OWN if is_stacchip(schema) else ())}
     extra = [field for field in schema if field.name not in known and not _PANDAS_INDEX.fullmatch(field.name)]
     return pa.schema([(field.name, plain_type(field.type)) for field in extra])
 
 
 def read_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the columns of a file that `in_form` needs."""
-    names = (*legacy.NEEDED, *legacy.MERGED) if is_stacchip(schema) else COLUMNS
+    names = (*from_stacchip.NEEDED, *from_stacchip.MERGED) if is_stacchip(schema) else COLUMNS
     return [name for name in (*names, *extra_columns(schema).names) if name in schema.names]
 
 
@@ -142,7 +142,7 @@ def in_form(table: pa.Table, path: str, schema: pa.Schema, chip_size: int, items
     import pyarrow as pa
 
     if is_stacchip(table.schema):
-        table = legacy.as_index(table, path, chip_size, items_root)
+        table = from_stacchip.as_index(table, path, chip_size, items_root)
     columns = {}
     for field in schema:
         if field.name not in table.column_names:

@@ -56,7 +56,8 @@ def read_index(
     Returns
     -------
     geopandas.GeoDataFrame
-        As `xchip.read_index` returns it. ``item_href`` is null where neither ``items_root`` nor the path of the table is known.
+        As `xchip.read_index` returns it. ``item_href`` is null if neither ``items_root`` nor the path of the table says where
+        the items are.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class StacchipOptions:
     chip_size: int = 256
     """Height and width of a chip, in pixels."""
     items_root: str | None = None
-    """Folder or bucket of the items; None: the path of the table tells it, or it is unknown."""
+    """Folder or bucket of the items; None: known from the path of the table, or unknown."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.chip_size, int) or self.chip_size < 1:
