@@ -5,6 +5,8 @@ are null or NaN. Their date is read as midnight UTC. Their share of cloud, shado
 ``cloud_fraction``, as a share of the valid pixels. The tables do not record the size of chips, and merged tables do not record
 where their items are: pass ``chip_size`` and ``items_root``.
 
+Examples
+--------
 >>> import tempfile, xchip, xchip.testing
 >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
 >>> with tempfile.TemporaryDirectory() as folder:
