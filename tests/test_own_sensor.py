@@ -12,6 +12,7 @@ from chip_making import write_band, write_item
 
 import xchip
 from xchip import sensors
+from xchip.export.cube_stats import cube_stats
 from xchip.processors.choosers import listed_assets
 from xchip.processors.pipeline import process
 from xchip.processors.recipe import Recipe, Unit
@@ -60,7 +61,7 @@ def test_cubes(item: Path, tmp_path: Path) -> None:
     assert report.done == 5
     with np.load(tmp_path / "cubes/drone/cube_0.npz") as cube:
         assert cube["pixels"].shape == (5, 2, 64, 64)
-    stats = xchip.cube_stats(tmp_path / "cubes", progress=False)["drone"]
+    stats = cube_stats(str(tmp_path / "cubes"), progress=False)["drone"]
     assert (stats.bands, stats.wavelength, stats.chips) == (("nir", "red"), (0.84, 0.65), 5)
     assert stats.to_dict()["gsd"] == 2
 
