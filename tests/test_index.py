@@ -236,9 +236,9 @@ def test_an_array_without_time_steps_has_no_rows() -> None:
 
 def test_a_quality_band_without_a_rule_is_refused() -> None:
     ds = stack(times=1).rename(scl="classes")
-    with pytest.raises(ValueError, match=r"there is no rule for the values of 'classes'; pass a rule"):
+    with pytest.raises(ValueError, match=r"no rule is known for the values of 'classes'; pass a rule"):
         ds.chips.stats(32, quality="classes")
-    with pytest.raises(ValueError, match=r"no band 'scl' for quality; the array has \['red', 'classes'\]"):
+    with pytest.raises(ValueError, match=r"no band 'scl' for quality; it has \['red', 'classes'\]"):
         ds.chips.stats(32, quality="scl")
 
 

@@ -95,7 +95,7 @@ def pixel_grid(ds: xr.Dataset) -> PixelGrid:
     Raises
     ------
     ValueError
-        If there is no CRS, or the coordinates are not evenly spaced.
+        If the array has no CRS, or the coordinates are not evenly spaced.
     """
     return PixelGrid.from_centres(y=ds["y"].values, x=ds["x"].values, crs=crs_of(ds))
 

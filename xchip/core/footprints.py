@@ -181,7 +181,7 @@ _Sides = tuple[np.ndarray, np.ndarray]
 
 
 def _lines(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, _Sides]:
-    """The unique lines of a grid along one axis, and which of them bound each chip (low, high)."""
+    """The unique lines of a grid along one axis, and the numbers of the lines that bound each chip (low, high)."""
     lines, positions = np.unique(np.concatenate([low, high]), return_inverse=True)
     return lines, (positions[: len(low)], positions[len(low) :])
 

@@ -29,7 +29,7 @@ TINY = 1e-9
 def transformed(
     transformer: pyproj.Transformer, x: np.ndarray, y: np.ndarray, *, back: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Transform points with pyproj, ``back`` for the inverse: arrays of the same shape, infinite where there is no such point."""
+    """Transform points with pyproj, ``back`` for the inverse: arrays of the same shape, infinite where no point exists."""
     from pyproj.enums import TransformDirection
 
     direction = TransformDirection.INVERSE if back else TransformDirection.FORWARD

@@ -50,12 +50,12 @@ class Moments:
 
     @property
     def mean(self) -> Any:
-        """Mean of the values; NaN where there is none."""
+        """Mean of the values; NaN without values."""
         return self._where_counted(self.packed[_MEAN] + self.packed[_REST])
 
     @property
     def variance(self) -> Any:
-        """Mean squared deviation from the mean (numpy's default, ``ddof=0``); NaN where there is no value."""
+        """Mean squared deviation from the mean (numpy's default, ``ddof=0``); NaN without values."""
         return self._where_counted(self.packed[_SQUARES] / np.maximum(self.count, 1))
 
     @property
@@ -65,12 +65,12 @@ class Moments:
 
     @property
     def min(self) -> Any:
-        """Smallest value; NaN where there is none."""
+        """Smallest value; NaN without values."""
         return self._where_counted(self.packed[_MIN])
 
     @property
     def max(self) -> Any:
-        """Largest value; NaN where there is none."""
+        """Largest value; NaN without values."""
         return self._where_counted(self.packed[_MAX])
 
     def merge(self, *others: Moments) -> Moments:

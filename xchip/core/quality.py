@@ -205,7 +205,7 @@ class NodataRule:
     bands: tuple[str, ...]
     """Names of the data bands."""
     source: str = ""
-    """Reason why there is no quality band."""
+    """Reason why the product has no quality band."""
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,7 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
     Raises
     ------
     ValueError
-        If there is no such band, or no rule for its values.
+        If the array lacks the band, or no rule for its values is known.
     """
     if isinstance(quality, xr.DataArray):
         array = as_dataset(quality.rename("quality"))["quality"]
@@ -90,7 +90,7 @@ def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
         return QualityRule(band, ((NODATA, (1,)),), source="boolean band, True = nodata")
     if rule is None:
         raise ValueError(
-            f"there is no rule for the values of {band!r}; pass a rule, such as "
+            f"no rule is known for the values of {band!r}; pass a rule, such as "
             f"quality=xchip.quality.values({band!r}, {{xchip.QualityClass.CLOUD: [8, 9]}})"
         )
     return renamed(rule, band)
@@ -114,7 +114,7 @@ def _rule_of_sensor(ds: xr.Dataset) -> QualityRule | None:
 
 def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
     if name not in ds.variables or not {"y", "x"} <= set(ds[name].dims):
-        raise ValueError(f"there is no band {name!r} for quality; the array has {[str(band) for band in ds.data_vars]}")
+        raise ValueError(f"the array has no band {name!r} for quality; it has {[str(band) for band in ds.data_vars]}")
     return ds[name]
 
 

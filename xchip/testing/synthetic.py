@@ -327,7 +327,7 @@ def raise_if_dask_computes() -> Iterator[None]:
     import dask
 
     def refuse(*args: object, **options: object) -> NoReturn:
-        raise AssertionError("dask computes inside raise_if_dask_computes()")
+        raise AssertionError("dask was asked to compute inside raise_if_dask_computes()")
 
     with dask.config.set(scheduler=refuse):
         yield
