@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from xchip.core.grid import PixelGrid, proj_code
 from xchip.core.scene import Band, Header, Scene
-from xchip.io.gdal import POOL, shown
+from xchip.io.gdal import POOL, redacted
 from xchip.io.storage import StorageOptions
 
 _WAY_OUT = "warp it to a north-up grid first (gdalwarp)"
@@ -28,7 +28,7 @@ def read_header(href: str) -> Header:
     with POOL.borrowed(href) as dataset:
         absence = _absence(dataset)
         return Header(
-            grid=_grid(dataset, shown(href)),
+            grid=_grid(dataset, redacted(href)),
             dtypes=tuple(dataset.dtypes),
             nodata=absence.nodata,
             block=(int(dataset.block_shapes[0][0]), int(dataset.block_shapes[0][1])),

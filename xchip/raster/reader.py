@@ -13,7 +13,7 @@ import numpy as np
 
 from xchip.core.grid import Alignment, AxisMap, PixelGrid, alignment
 from xchip.core.scene import Band, BoaOffset, ItemError
-from xchip.io.gdal import POOL, open_dataset, reading, shown
+from xchip.io.gdal import POOL, open_dataset, reading, redacted
 from xchip.raster.deflate_tiles import inflate, read_tiles
 from xchip.raster.regrid import Box, covered, repeat, source_box, warp
 
@@ -280,7 +280,7 @@ def check(dataset: Any, band: Band) -> None:
     OSError
         Naming the file, and the value in the file and in the metadata.
     """
-    name = shown(band.href)
+    name = redacted(band.href)
     if band.index > dataset.count:
         raise OSError(f"{name} has {dataset.count} bands; the item says that this is band {band.index}")
     if dataset.shape != band.grid.shape:
