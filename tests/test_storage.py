@@ -42,15 +42,15 @@ KEYS = {"key": "reader", "secret": "hidden"}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"endpoint": "127.0.0.1:9000"}, "endpoint='127.0.0.1:9000' is no URL of a server"),
-        ({"endpoint": "http://"}, "is no URL of a server"),
+        ({"endpoint": "127.0.0.1:9000"}, "endpoint='127.0.0.1:9000' is not the URL of a server"),
+        ({"endpoint": "http://"}, "is not the URL of a server"),
         ({"key": "reader"}, "a key without a secret"),
         ({"secret": "hidden"}, "a secret without a key"),
         ({"profile": "work", **KEYS}, "profile='work' and a key"),
-        ({"unsigned": True, **KEYS}, "unsigned requests bear no key"),
-        ({"unsigned": True, "profile": "work"}, "unsigned requests bear no profile"),
-        ({"unsigned": True, "requester_pays": True}, "unsigned requests bear no requester_pays"),
-        ({"signer": "planetary computer"}, "signer='planetary computer' is not known"),
+        ({"unsigned": True, **KEYS}, "unsigned requests are anonymous and can't use key;"),
+        ({"unsigned": True, "profile": "work"}, "unsigned requests are anonymous and can't use profile;"),
+        ({"unsigned": True, "requester_pays": True}, "unsigned requests are anonymous and can't use requester_pays;"),
+        ({"signer": "planetary computer"}, "signer='planetary computer' is unknown"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
@@ -135,7 +135,7 @@ def test_s3fs_has_the_same_options() -> None:
 )
 def test_a_missing_package_names_its_extra(package: str, url: str, extra: str) -> None:
     hide = f"import sys; sys.modules[{package!r}] = None\n"
-    code = f"from xchip.archive.storage import StorageOptions; StorageOptions().filesystem({url!r})"
+    code = f"from xchip.io.storage import StorageOptions; StorageOptions().filesystem({url!r})"
     done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == f"ImportError: '{url}' needs {package}: install xchip[{extra}]"
 
@@ -260,7 +260,7 @@ def test_headers_are_read_from_signed_hrefs(shared_data: Path) -> None:
 
 
 def test_a_signer_must_give_an_href() -> None:
-    with pytest.raises(ValueError, match="gave None for 'a'"):
+    with pytest.raises(ValueError, match="returned None for 'a'"):
         StorageOptions(signer=lambda href: None).sign("a")  # type: ignore[arg-type, return-value]
 
 
@@ -291,7 +291,7 @@ def token_server() -> Iterator[HTTPServer]:
 
 
 PLANETARY_COMPUTER = """
-from xchip.archive.storage import StorageOptions
+from xchip.io.storage import StorageOptions
 storage = StorageOptions(signer="planetary-computer")
 blob = "https://account.blob.core.windows.net/container/a.tif"
 print(storage.sign(blob), storage.sign(blob), storage.sign("s3://bucket/a.tif"), storage.sign(blob + "?se=2000&sv=1&sig=old"))
