@@ -26,7 +26,7 @@ from xchip.core.grid import PixelGrid
 from xchip.core.scene import Band, ItemError
 from xchip.io.gdal import POOL, DatasetPool, gdal_options, gdal_path
 from xchip.raster.header import read_header
-from xchip.raster.reader import _HANDED_ON, BandReader, BandSource, fill_value, strips
+from xchip.raster.reader import _SIBLINGS, BandReader, BandSource, fill_value, strips
 from xchip.raster.regrid import repeat
 
 S2_TIF = "s2_29RKH/B02.tif"
@@ -230,7 +230,7 @@ def test_repeat_is_numpys_repeat(dtype: str, factors: tuple[int, int], shape: tu
 def test_thinning_in_parts_is_the_same(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     band = band_of(small["href"])
     target = PixelGrid(band.grid.crs, (20, 0, 500000, 0, -20, 5000000), (11, 15))
-    monkeypatch.setattr("xchip.stac.reader.PART_BYTES", 200)
+    monkeypatch.setattr("xchip.raster.reader.PART_BYTES", 200)
     np.testing.assert_array_equal(reader_of(band, target).read(Window(0, 0, 15, 11)), small["values"][1::2, 1::2])
 
 
@@ -256,7 +256,7 @@ def test_warp_agrees_with_gdals_own(shared_data: Path, method: str, monkeypatch:
     # GDAL approximates coordinates to an eighth of a pixel, along each piece that it warps.
     tolerance = 0 if method == "nearest" else 0.05
     assert np.isclose(got, expected, rtol=tolerance, atol=0).mean() > 0.95
-    monkeypatch.setattr("xchip.stac.reader.PART_BYTES", 60_000)
+    monkeypatch.setattr("xchip.raster.reader.PART_BYTES", 60_000)
     in_parts = reader_of(band, target, method).read(Window(100, 50, 400, 300))
     assert np.isclose(in_parts, expected, rtol=tolerance, atol=0).mean() > 0.95
     far = target.window(row_off=-9000, col_off=0, height=5, width=5)
@@ -311,15 +311,15 @@ def test_bands_of_one_file_are_handed_on(shared_data: Path, file: str) -> None:
         indexes = dataset.indexes
     readers = [reader_of(band_of(href, index), band_of(href).grid, siblings=indexes) for index in indexes]
     readers[0].read(Window(10, 20, 100, 90))
-    assert [index for _, index, _ in _HANDED_ON.bands] == list(indexes[1:])
+    assert [index for _, index, _ in _SIBLINGS.bands] == list(indexes[1:])
     for order in (range(len(readers)), reversed(range(len(readers))), range(len(readers))):
         for number in order:
             np.testing.assert_array_equal(readers[number].read(Window(10, 20, 100, 90)), expected[number])
-    assert _HANDED_ON.bands == {}, "all have taken theirs"
+    assert _SIBLINGS.bands == {}, "all have taken theirs"
     readers[0].read(Window(10, 20, 100, 90))
     readers[1].read(Window(0, 0, 5, 5))
     readers[0].read(Window(0, 0, 5, 5))
-    assert {box for *_, box in _HANDED_ON.bands} == {(0, 5, 0, 5)}, "one window at most"
+    assert {box for *_, box in _SIBLINGS.bands} == {(0, 5, 0, 5)}, "one window at most"
 
 
 # Processes, threads, files that change
@@ -510,7 +510,7 @@ def test_strips_hold_their_file_against_the_item(tmp_path: Path) -> None:
 MEASURE = """
 import json, sys, numpy as np
 from pathlib import Path
-from xchip.stac.reader import strips
+from xchip.raster.reader import strips
 
 def peak():
     # ru_maxrss would be the parent's where that was larger: Linux hands it on through fork and exec.
@@ -578,7 +578,7 @@ def test_threads_do_not_share_what_is_handed_on(shared_data: Path) -> None:
     readers = [reader_of(band_of(href, index), band_of(href).grid, siblings=(1, 2, 3, 4)) for index in (1, 2, 3, 4)]
     readers[0].read(Window(0, 0, 50, 50))
     seen: list[Any] = []
-    thread = threading.Thread(target=lambda: seen.append(dict(_HANDED_ON.bands)))
+    thread = threading.Thread(target=lambda: seen.append(dict(_SIBLINGS.bands)))
     thread.start()
     thread.join()
     assert seen == [{}]
