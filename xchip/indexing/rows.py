@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from xchip.core.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, pixel_grid
-from xchip.core.grid import ChipGrid, chip_grid
+from xchip.core.grid import ChipGrid, GridOptions, Size, chip_grid
 from xchip.core.limits import Limits
 from xchip.core.reduce import FRACTIONS, class_counts, fractions_of
 from xchip.sensors.array_quality import quality_of
@@ -281,12 +281,12 @@ def _with_outlines(frame: dask_geopandas.GeoDataFrame, outlines: Sequence[Any]) 
 
 def array_index(
     obj: Xarray,
-    size: Any = 256,
+    size: Size = 256,
     *,
     quality: Quality = None,
     item_id: str | None = None,
     limits: Limits | None = None,
-    **grid_options: Any,
+    **grid_options: Unpack[GridOptions],
 ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
     """The index of an array: the function behind ``.chips.index``, where the parameters are described."""
     import pandas as pd

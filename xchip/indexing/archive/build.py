@@ -13,18 +13,19 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
-from xchip.core.grid import Anchor, ChipGrid, Edge
-from xchip.core.limits import limits_of
+from xchip.core.grid import Pair
+from xchip.core.limits import IndexOptions
 from xchip.core.quality import QualityRule
+from xchip.core.types import Items, PathLike
 from xchip.indexing.archive.ledger import Record, RunRecords, claim, fingerprint_of, now
 from xchip.indexing.archive.manifest import write_manifest
 from xchip.indexing.archive.pending import Known, Verdict
 from xchip.indexing.archive.report import BuildReport
 from xchip.indexing.archive.task import ArchiveError, Job, Prepare, identity_of, index_one
 from xchip.indexing.files.geoparquet import SCHEMA_VERSION
-from xchip.indexing.from_items import IndexSpec, grid_options
+from xchip.indexing.from_items import IndexSpec, grid_options, spec_of
 from xchip.io.cluster import client_of
 from xchip.io.progress import LOGGER, Progress
 from xchip.io.retry import recorded_message
@@ -43,17 +44,12 @@ QUEUED = 2
 
 
 def build_index(
-    items: Any,
-    path: str | os.PathLike[str],
-    size: Any = 256,
+    items: Items,
+    path: PathLike,
+    size: Pair = 256,
     *,
     sensor: str | SensorProfile | None = None,
     quality: str | QualityRule | None = None,
-    max_nodata: float | None = None,
-    max_cloud: float | None = None,
-    stride: Any = None,
-    edge: Edge = "drop",
-    anchor: Anchor = "origin",
     storage: StorageOptions | None = None,
     pixels: StorageOptions | None = None,
     client: distributed.Client | str | Literal[False] | None = None,
@@ -62,7 +58,7 @@ def build_index(
     retry_failed: bool = True,
     prepare: Prepare | None = None,
     progress: bool | TextIO = True,
-    **limits: float | None,
+    **options: Unpack[IndexOptions],
 ) -> BuildReport:
     """Index many items into an archive: each once, each whole, whatever fails in between.
 
@@ -76,7 +72,7 @@ def build_index(
         As for `xchip.index_items`, also as an iterator that goes on for long: items are taken as they are needed.
     path
         Root of the archive: a local folder, or a URL that fsspec opens. It may be there already.
-    size, stride, edge, anchor, sensor, quality, max_nodata, max_cloud, **limits
+    size, sensor, quality, stride, edge, anchor, max_nodata, max_cloud and other limits
         As for `xchip.index_items`. An archive is made with one set of them.
     storage
         How the archive is reached.
@@ -92,7 +88,7 @@ def build_index(
     retry_failed
         Whether to try again what failed in earlier runs. If not, it is counted as failed.
     prepare
-        Called with each item that is to be done, by the task that indexes it, before that; see `xchip.archive.task.Prepare`.
+        Called with each item that is to be done, by the task that indexes it, before that; see `Prepare` in this folder.
     progress
         True: a bar on a terminal or in a notebook, lines in the log "xchip" elsewhere. A stream: there. False: nothing.
 
@@ -123,11 +119,9 @@ def build_index(
         raise ValueError(
             f"{root!r} is a file, and an archive is a folder; for one file use write_index(index_items(items), path)"
         )
-    if isinstance(size, ChipGrid):
-        raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     if attempts < 1:
         raise ValueError(f"attempts is at least 1, got {attempts}")
-    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    spec = spec_of("build_index", size, sensor, quality, options)
     parameters = parameters_of_spec(spec)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), storage or StorageOptions())
     job = Job(spec, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)

@@ -74,7 +74,7 @@ def status(path: str | os.PathLike[str], storage: StorageOptions | None = None) 
     Examples
     --------
     >>> import tempfile, xchip.testing
-    >>> from xchip.archive.run import build_index
+    >>> from xchip.indexing.archive.build import build_index
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     item = xchip.testing.write_scene(folder, shape=(600, 600))
     ...     report = build_index(item, f"{folder}/archive", progress=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.core.grid import ChipGrid
+from xchip.core.grid import ChipGrid, GridOptions
 from xchip.core.limits import Limits
 from xchip.core.quality import QualityRule
 from xchip.core.reduce import FRACTIONS
@@ -132,8 +132,8 @@ def spec_of(store: Store) -> IndexSpec | None:
         return None
     limits = {name: known[name] for name in Limits.__slots__ if name in known}
     rule = QualityRule.from_json(quality) if isinstance(quality, str) and quality.startswith("{") else quality
-    size, stride = tuple(known["size"]), tuple(known["stride"])
-    return IndexSpec(size, stride, known["edge"], known["anchor"], sensor, rule, Limits(**limits))
+    grid_options = GridOptions(stride=tuple(known["stride"]), edge=known["edge"], anchor=known["anchor"])
+    return IndexSpec(tuple(known["size"]), sensor, rule, grid_options, Limits(**limits))
 
 
 def _strangers(store: Store, known: Sequence[str]) -> Iterator[Problem]:

@@ -99,7 +99,7 @@ def merge_indexes(
     Examples
     --------
     >>> import tempfile, geopandas, xchip.testing
-    >>> from xchip.archive.parquet import write_index
+    >>> from xchip.indexing.files.write import write_index
     >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("one", "two"):

@@ -153,7 +153,7 @@ def harmonized(scene: Scene, harmonize: Harmonize, *, rescale: bool = False) -> 
 
     Examples
     --------
-    >>> from xchip.stac.items import understand
+    >>> from xchip.stac.scene.understand import understand
     >>> grid = {"proj:shape": [10, 10], "proj:transform": [10, 0, 0, 0, -10, 0]}
     >>> item = {
     ...     "id": "a", "collection": "sentinel-2-l2a", "assets": {"B04": {"href": "s3://bucket/B04.tif", **grid}},
