@@ -77,26 +77,18 @@ class Progress:
 
     def advance(self, *, failed: bool = False, skipped: bool = False) -> None:
         """Count one more finished unit, which may have failed or been skipped."""
-        self.done += 1
         self.failed += failed
         self.skipped += skipped
-        if self._bar is not None:
-            self._bar.update()
-            if failed:
-                self._bar.set_postfix_str(f"{self.failed:,} failed")
-        else:
-            self._print_if_due()
+        if failed and self._bar is not None:
+            self._bar.set_postfix_str(f"{self.failed:,} failed")
+        self.reach(self.done + 1)
 
     def reach(self, done: int) -> None:
         """Set the total number of finished units."""
         more, self.done = done - self.done, done
         if self._bar is not None:
             self._bar.update(more)
-        else:
-            self._print_if_due()
-
-    def _print_if_due(self) -> None:
-        if self.done == self.total or time.monotonic() - self._last >= self.every:
+        elif self.done == self.total or time.monotonic() - self._last >= self.every:
             self._print()
 
     def _print(self) -> None:

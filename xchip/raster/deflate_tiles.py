@@ -115,9 +115,7 @@ def read_tiles(dataset: DatasetReader, indexes: Sequence[int], box: Box, out: np
         dtype = np.result_type(*(dataset.dtypes[index - 1] for index in indexes))
         out = np.empty((len(indexes), *box.shape), dtype)
     if not inflate(dataset, indexes, box, out):
-        from rasterio.windows import Window
-
-        dataset.read(list(indexes), window=Window(box.left, box.top, box.shape[1], box.shape[0]), out=out)
+        dataset.read(list(indexes), window=box.window(), out=out)
         if _whole(box, dataset.block_shapes[0], dataset.shape):
             POOL.spend(dataset, out.nbytes)
     return out

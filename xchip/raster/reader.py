@@ -232,7 +232,7 @@ class BandReader:
         if band.index == 0:
             with POOL.borrowed(band.href) as dataset:
                 check(dataset, band)
-                return dataset.dataset_mask(window=_window(box)), None
+                return dataset.dataset_mask(window=box.window()), None
         first = bool(siblings) and band.index == siblings[0]
         values = None if first else _SIBLINGS.bands.pop((band.href, band.index, box), None)
         if values is None:
@@ -248,7 +248,7 @@ class BandReader:
         if not (self.source.rescale and self.source.band.masked):
             return None
         with POOL.borrowed(self.source.band.href) as dataset:
-            return dataset.read_masks(self.source.band.index, window=_window(box))
+            return dataset.read_masks(self.source.band.index, window=box.window())
 
 
 class _Siblings(threading.local):
@@ -298,12 +298,6 @@ def check(dataset: DatasetReader, band: Band) -> None:
         raise OSError(f"{name} has the transform {transform}; the item says {band.grid.transform}, {distance:.1f} pixels away")
 
 
-def _window(box: Box) -> Window:
-    from rasterio.windows import Window
-
-    return Window(box.left, box.top, box.shape[1], box.shape[0])
-
-
 def strips(
     source: Band | str, indexes: int | Sequence[int] | None = None, *, turn: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -330,49 +324,45 @@ def strips(
     OSError
         If the file is missing or truncated; the message names it.
     """
-    href = source.href if isinstance(source, Band) else source
-    if indexes is None:
-        indexes = source.index if isinstance(source, Band) else 1
-    flat = isinstance(indexes, int)
     band = source if isinstance(source, Band) else None
-    planes = _strips(href, band, [indexes] if isinstance(indexes, int) else list(indexes), turn)
-    return ((row, values[0] if flat else values) for row, values in planes)
-
-
-def strip_rows(height: int, row_bytes: int, block_height: int) -> int:
-    """Return the height of a strip: whole rows of blocks, about `STRIP_BYTES`."""
-    return min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
-
-
-def _strips(href: str, band: Band | None, indexes: list[int], turn: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    href = source if isinstance(source, str) else source.href
+    if indexes is None:
+        indexes = 1 if band is None else band.index
+    single = isinstance(indexes, int)
+    numbers = [indexes] if isinstance(indexes, int) else list(indexes)
     first, step = turn
     dataset = open_dataset(href)
     try:
         if band is not None:
             check(dataset, band)
         height, width = dataset.shape
-        dtype = np.result_type(*(dataset.dtypes[index - 1] if index else "uint8" for index in indexes))
+        dtype = np.result_type(*(dataset.dtypes[index - 1] if index else "uint8" for index in numbers))
         block_height = dataset.block_shapes[0][0]
-        row_bytes = width * len(indexes) * dtype.itemsize
+        row_bytes = width * len(numbers) * dtype.itemsize
         rows = strip_rows(height, row_bytes, block_height)
         # A single reader has two buffers, so that a strip can be used while the next is read.
-        buffers = np.empty((2 if step == 1 else 1, len(indexes) * rows * width), dtype)
+        buffers = np.empty((2 if step == 1 else 1, len(numbers) * rows * width), dtype)
         cached = 0
-        for number, row in enumerate(range(first * rows, height, step * rows)):
+        for strip, row in enumerate(range(first * rows, height, step * rows)):
             count = min(rows, height - row)
             # Use the front of the buffer, so that a lower last strip is contiguous too.
-            values = buffers[number % len(buffers), : len(indexes) * count * width].reshape(len(indexes), count, width)
+            values = buffers[strip % len(buffers), : len(numbers) * count * width].reshape(len(numbers), count, width)
             if cached > KEPT_BYTES // step:
                 dataset.close()
                 dataset, cached = open_dataset(href), 0
             box = Box(row, row + count, 0, width)
-            if 0 in indexes or not inflate(dataset, indexes, box, values):
+            if 0 in numbers or not inflate(dataset, numbers, box, values):
                 with reading(href, dataset):
-                    _read_into(dataset, indexes, _window(box), values)
+                    _read_into(dataset, numbers, box.window(), values)
                 cached += dataset.count * values[0].nbytes  # GDAL caches all bands of a block
-            yield row, values
+            yield row, values[0] if single else values
     finally:
         dataset.close()
+
+
+def strip_rows(height: int, row_bytes: int, block_height: int) -> int:
+    """Return the height of a strip: whole rows of blocks, about `STRIP_BYTES`."""
+    return min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
 
 
 def _read_into(dataset: DatasetReader, indexes: list[int], window: Window, out: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from xchip.core.grid import AxisMap, PixelGrid
 
 if TYPE_CHECKING:
     from rasterio.enums import Resampling
+    from rasterio.windows import Window
 
 # Source pixels that a kernel uses on each side. The other methods (average, mode, ...) use the pixels that a target pixel covers.
 _RADIUS = {"nearest": 0, "bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
@@ -35,6 +36,12 @@ class Box(NamedTuple):
     def size(self) -> int:
         """Number of pixels."""
         return self.shape[0] * self.shape[1]
+
+    def window(self) -> Window:
+        """Return the box as a window of rasterio."""
+        from rasterio.windows import Window
+
+        return Window(self.left, self.top, self.shape[1], self.shape[0])
 
 
 def repeat(values: np.ndarray, factor_y: int, factor_x: int) -> np.ndarray:
@@ -123,7 +130,7 @@ def warp(
     nodata: float | None,
     fill: np.generic | float,
 ) -> np.ndarray:
-    """Resample ``values`` (y, x) from ``source`` to ``target`` with GDAL; ``fill`` where there is no value or only ``nodata``."""
+    """Resample ``values`` (y, x) from ``source`` to ``target`` with GDAL; ``fill`` where values are missing or ``nodata``."""
     from rasterio import Affine
     from rasterio.crs import CRS
     from rasterio.warp import reproject
