@@ -153,20 +153,16 @@ def _kind_of_file_error(error: FileError) -> Kind:
     return "doubtful" if error.answered else "transient"
 
 
-def _response_of(error: BaseException) -> object:
-    return getattr(error, "response", None)
-
-
 def _code_of(error: BaseException) -> str | None:
     """Return the S3 error code of an error of botocore."""
-    response = _response_of(error)
+    response = getattr(error, "response", None)
     details = response.get("Error") if isinstance(response, dict) else None
     return details.get("Code") if isinstance(details, dict) else None
 
 
 def _status_of(error: BaseException) -> int | None:
     """Return the HTTP status of an error of aiohttp, urllib, requests, pystac-client, botocore, gcsfs or Azure."""
-    response = _response_of(error)
+    response = getattr(error, "response", None)
     if isinstance(response, dict):
         return _http_status((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
     for holder, name in ((error, "status"), (error, "status_code"), (response, "status_code"), (error, "code")):
@@ -185,7 +181,7 @@ def _http_status(value: object) -> int | None:
 def retry_after(error: BaseException) -> float:
     """Return the seconds of the server's Retry-After header; 0 without one. GDAL's errors have no headers."""
     for cause in chain(error):
-        response = _response_of(cause)
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
             headers = (response.get("ResponseMetadata") or {}).get("HTTPHeaders")
         else:

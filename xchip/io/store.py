@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,15 +155,6 @@ class Store:
         fs, path = self.filesystem(name)
         with suppress(FileNotFoundError):
             fs.rm_file(path)
-
-    def remove_folder(self, name: str) -> None:
-        """Remove a folder with its content, if it exists."""
-        fs, path = self.filesystem(name)
-        if self.is_local:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(FileNotFoundError):
-                fs.rm(path, recursive=True)
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
         """Yield all files below a folder, sorted by name, without partly written files; none if the folder does not exist."""
