@@ -25,18 +25,10 @@ POOL_SIZE = 64
 KEPT_BYTES = 32 << 20
 
 _SCHEMES = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "ftp": "/vsicurl/ftp://",
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "gcs": "/vsigs/",
-    "az": "/vsiaz/",
-    "azure": "/vsiaz/",
-    "abfs": "/vsiaz/",
-    "abfss": "/vsiaz/",
-    "oss": "/vsioss/",
-    "swift": "/vsiswift/",
+    **{scheme: f"/vsicurl/{scheme}://" for scheme in ("http", "https", "ftp")},
+    **dict.fromkeys(("gs", "gcs"), "/vsigs/"),
+    **dict.fromkeys(("az", "azure", "abfs", "abfss"), "/vsiaz/"),
+    **{"s3": "/vsis3/", "oss": "/vsioss/", "swift": "/vsiswift/"},
 }
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs", "/vsihdfs")
 
