@@ -33,7 +33,7 @@ REFERENCE = {
     "Files of chips": "prechip export_chips ExportReport Cubes Shards GeoTiffs ZarrStore",
     "Pictures": "plot preview",
     "Sensors and quality": "SensorProfile QualityClass sensors quality",
-    "Processors": "processors processors.recipe processors.choose",
+    "Processors": "processors processors.recipe processors.choosers",
     "Tests": "testing",
     "Bug reports": "show_versions",
 }
