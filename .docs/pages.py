@@ -142,7 +142,7 @@ def command_line() -> str:
     """What ``xchip COMMAND --help`` says, of each command."""
     whole = main.make_context("xchip", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [f"# Command line\n\n```text\n{main.get_help(whole)}\n```"]
-    for name, command in main.commands.items():
+    for name, command in main.load_all().items():
         context = command.make_context(name, [], parent=whole, resilient_parsing=True, terminal_width=WIDTH)
         parts.append(f"## xchip {name}\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ import geopandas.testing
 import numpy as np
 import pandas as pd
 import pytest
-import rioxarray  # noqa: F401  registers .rio
+import rioxarray
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -294,7 +294,6 @@ def test_odc_stac_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
 
 
 def test_rioxarray_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
-    rioxarray = pytest.importorskip("rioxarray")
     assets = scene[0]["assets"]
     red = rioxarray.open_rasterio(assets["red"]["href"]).squeeze("band", drop=True)
     scl = rioxarray.open_rasterio(assets["scl"]["href"]).squeeze("band", drop=True)
@@ -306,7 +305,6 @@ def test_rioxarray_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
 
 
 def test_rioxarray_bands_of_one_file(shared_data: Path) -> None:
-    rioxarray = pytest.importorskip("rioxarray")
     path = shared_data / "rasters" / "rgb_byte_l7.tif"
     for options in ({}, {"masked": True}, {"chunks": {"x": 300, "y": 200}}):
         array = rioxarray.open_rasterio(path, **options)
