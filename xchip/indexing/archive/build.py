@@ -32,7 +32,7 @@ from xchip.io.progress import LOGGER, Progress
 from xchip.io.retry import recorded_message
 from xchip.io.signing import unsigned_href
 from xchip.io.storage import StorageOptions
-from xchip.io.store import Store
+from xchip.io.store import reached
 from xchip.io.workers import Executor, executor_of
 from xchip.sensors.profile import SensorProfile
 from xchip.stac.inputs import Found, How, open_items, plain_items
@@ -137,26 +137,14 @@ def build_index(
     store = archive_store(root, storage)
     job = Job(spec, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)
     start = time.monotonic()
-    _claim(store, parameters)
+    with reached(f"write the archive {store.path()!r}"):
+        claim(store, parameters)
     stream = None if isinstance(progress, bool) else progress
     bar = None if progress is False else Progress(_count(items), "indexed", stream=stream)
     with client_of(client) as cluster, executor_of(cluster, workers, index_one) as executor:
         build = _Build(job, executor, retry_failed, bar)
         build.run(items)
     return build.report(time.monotonic() - start)
-
-
-def _claim(store: Store, parameters: JSON) -> None:
-    """Call `claim`; if the archive can't be reached or written, the error names it."""
-    try:
-        claim(store, parameters)
-    except (ValueError, ImportError):
-        raise
-    except Exception as error:  # without credentials, s3fs raises errors that are not OSErrors
-        reason = str(error) or type(error).__name__
-        raise ArchiveError(
-            f"can't write the archive {store.path()!r}: {reason}; check the path, your credentials and your permissions"
-        ) from error
 
 
 def parameters_of_spec(spec: IndexSpec) -> JSON:
