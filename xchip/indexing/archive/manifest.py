@@ -60,21 +60,17 @@ def schema() -> pa.Schema:
     )
 
 
-def parts_of(store: Store) -> pa.Table:
+def parts_of(store: Store, state: State | None = None) -> pa.Table:
     """Return one row per part of an archive: the manifest with the newer records of the ledger.
 
-    Without a manifest and a ledger, read the footers of the parts.
+    Without a manifest and a ledger, read the footers of the parts. ``state`` is `state_of` the archive, if it has been read.
 
     Raises
     ------
     FileNotFoundError
         If there is no archive.
     """
-    return parts_in(store, state_of(store))
-
-
-def parts_in(store: Store, state: State) -> pa.Table:
-    """Return the same as `parts_of`, from a manifest and a ledger that have been read already."""
+    state = state_of(store) if state is None else state
     if state.parts.num_rows or state.covered:
         return state.parts
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xchip.core.types import JSON, PathLike
 from xchip.indexing.archive.layout import archive_store
 from xchip.indexing.archive.ledger import Record, parameters_of
-from xchip.indexing.archive.manifest import parts_in, state_of
+from xchip.indexing.archive.manifest import parts_of, state_of
 from xchip.io.storage import StorageOptions
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def status(path: PathLike, storage: StorageOptions | None = None) -> Status:
     """
     store = archive_store(path, storage)
     state = state_of(store)
-    parts = parts_in(store, state)
+    parts = parts_of(store, state)
     return Status(
         path=os.fspath(path),
         parts=parts.num_rows,

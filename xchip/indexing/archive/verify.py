@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import random
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,21 +105,11 @@ def verify(
         yield from _unlisted(store, manifest["path"].to_pylist())
     check = _Check(store, spec, deep, pixels or store.storage)
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[list[Problem]]] = deque()
         for batch in chosen.to_batches(max_chunksize=1000):
-            for row in batch.to_pylist():
-                waiting.append(pool.submit(check.part, row))
-                if len(waiting) >= 2 * READERS:
-                    yield from _finished(waiting, on_part)
-        while waiting:
-            yield from _finished(waiting, on_part)
-
-
-def _finished(waiting: deque[Future[list[Problem]]], on_part: Callable[[], None] | None) -> list[Problem]:
-    problems = waiting.popleft().result()
-    if on_part is not None:
-        on_part()
-    return problems
+            for problems in pool.map(check.part, batch.to_pylist()):
+                if on_part is not None:
+                    on_part()
+                yield from problems
 
 
 def spec_of(store: Store) -> IndexSpec | None:

@@ -47,11 +47,12 @@ class Deduplicator:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the rows sorted by `KEY`, chip and window. ``table`` must have all rows of each of its keys."""
         keys = [_ranks(table[name]) for name in (KEY, *CHIP)]
-        order = _lexsort(keys)
+        order = np.lexsort(keys[::-1])
         if not _repeats(keys, order).any():
             return table.take(order)
         # Duplicates are rare, and sorting by all columns is expensive.
-        order = _lexsort([*keys, *(_ranks(table[name]) for name in (*WINDOW, "proj_code", *EDGES, "item_href", FILE))])
+        more = [_ranks(table[name]) for name in (*WINDOW, "proj_code", *EDGES, "item_href", FILE)]
+        order = np.lexsort([*keys, *more][::-1])
         repeats = _repeats(keys, order)
         table = table.take(order)
         second = np.flatnonzero(repeats) + 1
@@ -133,10 +134,6 @@ def _chip_keys(table: pa.Table) -> np.ndarray:
 
     rows = table.select(list(CHIP)).to_pandas()
     return pd.util.hash_pandas_object(rows, index=False, categorize=True).to_numpy()
-
-
-def _lexsort(keys: Sequence[np.ndarray]) -> np.ndarray:
-    return np.lexsort(keys[::-1])
 
 
 def _repeats(keys: Iterable[np.ndarray], order: np.ndarray) -> np.ndarray:

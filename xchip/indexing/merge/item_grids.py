@@ -96,11 +96,9 @@ class ItemGrids:
     def _distinct(self) -> pa.Table:
         import pyarrow as pa
 
-        columns = ["collection", "item_id", "choice", "file"]
-        if not self._records:
-            texts = [(name, pa.large_string()) for name in columns[:2]]
-            return pa.schema([*texts, *((name, pa.int32()) for name in columns[2:])]).empty_table()
-        return pa.concat_tables(self._records).group_by(columns).aggregate([]).select(columns)
+        types = {"collection": pa.large_string(), "item_id": pa.large_string(), "choice": pa.int32(), "file": pa.int32()}
+        records = pa.concat_tables([pa.schema(types).empty_table(), *self._records])
+        return records.group_by(list(types)).aggregate([]).select(list(types))
 
     def _choices_of(self, rows: pa.Table, declared: Sequence[JSON]) -> np.ndarray:
         """Return the number of the choice of grids that each row fits: int32 (rows,). The rows share sensor and CRS."""
