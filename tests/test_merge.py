@@ -385,7 +385,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
         merge_indexes([good, tmp_path / "text.parquet"], tmp_path / "out.parquet")
     with pytest.raises(FileNotFoundError, match="absent"):
         merge_indexes([good, tmp_path / "absent"], tmp_path / "out.parquet")
-    with pytest.raises(FileNotFoundError, match=r"there is no index at '.*out.parquet' to change; pass paths="):
+    with pytest.raises(FileNotFoundError, match=r"found no index to change at '.*out.parquet'; pass paths="):
         merge_indexes(None, tmp_path / "out.parquet", add=good)
     with pytest.raises(ValueError, match="there is nothing to do"):
         merge_indexes(None, good)

@@ -320,8 +320,8 @@ def _read_items(
                 if future is None:  # items in memory, or a local file: it can hold very many, so they are yielded one by one
                     yield from open_items([entry], How(partial(on_error, entry), storage.open_file))
                 else:
-                    found, errors = future.result()
-                    yield from found
+                    readable, errors = future.result()
+                    yield from readable
                     for name, error in errors:
                         on_error(entry, name, error)
                 on_read(entry)

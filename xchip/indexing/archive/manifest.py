@@ -68,7 +68,7 @@ def parts_of(store: Store, state: State | None = None) -> pa.Table:
     Raises
     ------
     FileNotFoundError
-        If there is no archive.
+        If the store holds no archive.
     """
     state = state_of(store) if state is None else state
     if state.parts.num_rows or state.covered:
@@ -118,11 +118,11 @@ def walk(store: Store) -> pa.Table:
     entries = [entry for entry in store.entries(INDEX) if entry.name.endswith(f"/{PART}")]
     if not entries:
         raise FileNotFoundError(
-            f"{store.path()!r} holds no archive: there is no {MANIFEST}, no {LEDGER}/ and no {INDEX}/*/*/{PART}"
+            f"{store.path()!r} holds no archive: it contains no {MANIFEST}, no {LEDGER}/ and no {INDEX}/*/*/{PART}"
         )
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda entry: record_of_part(store, entry.name)[0], entries)
-        return pa.Table.from_pylist([_row(record) for record in found], schema())
+        parts = pool.map(lambda entry: record_of_part(store, entry.name)[0], entries)
+        return pa.Table.from_pylist([_row(record) for record in parts], schema())
 
 
 def record_of_part(store: Store, name: str) -> tuple[Record, str | None]:

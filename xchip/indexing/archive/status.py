@@ -72,7 +72,7 @@ def status(path: PathLike, storage: StorageOptions | None = None) -> Status:
     Raises
     ------
     FileNotFoundError
-        If there is no archive at ``path``.
+        If ``path`` is not an archive.
 
     Examples
     --------

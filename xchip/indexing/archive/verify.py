@@ -88,7 +88,7 @@ def verify(
     Raises
     ------
     FileNotFoundError
-        If there is no archive at ``path``.
+        If ``path`` is not an archive.
     ValueError
         If ``deep`` is set and the archive does not hold its parameters: they are not recorded, or it was built with a custom
         sensor profile.

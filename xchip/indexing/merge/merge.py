@@ -118,7 +118,7 @@ def merge_indexes(
     before = target.state()
     base = [os.fspath(out)] if paths is None else _listed(paths)
     if paths is None and not before:
-        raise FileNotFoundError(f"there is no index at {os.fspath(out)!r} to change; pass paths= to create one")
+        raise FileNotFoundError(f"found no index to change at {os.fspath(out)!r}; pass paths= to create one")
     sources = [_Source(path, list_files(path, storage).pieces(), drop or {}) for path in base]
     sources += [_Source(path, list_files(path, storage).pieces(), {}) for path in _listed(add or [])]
     with target.aside() as folder, told(progress) as report:

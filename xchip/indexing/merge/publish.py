@@ -59,7 +59,7 @@ class Target:
             raise FileExistsError(f"{self.out!r} is a file; its name must end in '.parquet', or choose another path for a folder")
 
     def state(self) -> State:
-        """Return a value that changes when the index is written; empty if there is no index."""
+        """Return a value that changes when the index is written; empty if none exists."""
         fs, path = self.store.filesystem()
         fs.invalidate_cache()
         with suppress(FileNotFoundError):
