@@ -28,13 +28,14 @@ REFERENCE = {
     "Index": "index_items explain_items write_index read_index open_index merge_indexes",
     "Archives": "build_index BuildReport StorageOptions",
     "Choosing chips": "sample split audit AuditReport around inside",
-    "Pixels of chips": "open_chips batches band_stats BandStats series stitch",
+    "Pixels of chips": "open_table ChipTable open_chips batches band_stats BandStats series stitch",
     "PyTorch": "ChipDataset IterableChipDataset clay_batch",
     "Files of chips": "prechip export_chips ExportReport Cubes Shards GeoTiffs ZarrStore",
     "Pictures": "plot preview",
     "Sensors and quality": "SensorProfile QualityClass sensors quality",
-    "Processors": "processors processors.recipe processors.choose",
+    "Processors": "processors processors.recipe processors.choosers",
     "Tests": "testing",
+    "Bug reports": "show_versions",
 }
 WIDTH = 100
 """Columns that a page has room for."""
@@ -51,6 +52,7 @@ def on_config(config: Any) -> Any:
         {"Examples": examples},
         {"Reference": reference},
         {"Command line": "command-line.md"},
+        {"Changelog": "changelog.md"},
     ]
     return config
 
@@ -140,7 +142,7 @@ def command_line() -> str:
     """What ``xchip COMMAND --help`` says, of each command."""
     whole = main.make_context("xchip", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [f"# Command line\n\n```text\n{main.get_help(whole)}\n```"]
-    for name, command in main.commands.items():
+    for name, command in main.load_all().items():
         context = command.make_context(name, [], parent=whole, resilient_parsing=True, terminal_width=WIDTH)
         parts.append(f"## xchip {name}\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts) + "\n"

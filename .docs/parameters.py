@@ -1,11 +1,14 @@
-"""Parameters that share a description, each by itself: an extension of griffe, which reads the docstrings.
+"""Extensions of griffe, which reads signatures and docstrings.
 
-Of ``size, stride, edge`` in one line griffe takes the type and the default of ``size`` for all three.
+Of ``size, stride, edge`` in one line griffe takes the type and the default of ``size`` for all three: each gets the description
+by itself. ``**options: Unpack[GridOptions]`` stands for the keywords of that TypedDict: they join the parameters.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
+import typing
 from typing import Any
 
 import griffe
@@ -14,10 +17,12 @@ SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\
 
 
 class EachByItself(griffe.Extension):
-    """Repeats a description that parameters share, for each of them."""
+    """Write out keywords of TypedDicts, and repeat a description that parameters share for each of them."""
 
     def on_package(self, *, pkg: griffe.Module, **rest: Any) -> None:
         for value in members(pkg):
+            if value.is_function:
+                unpack(value)
             if value.docstring is not None:
                 value.docstring.value = each_by_itself(value.docstring.value, {one.name for one in value.parameters})
 
@@ -33,6 +38,31 @@ def members(owner: Any) -> list[Any]:
         if value.is_module or value.is_class:
             found += members(value)
     return found
+
+
+UNPACKED = re.compile(r"Unpack\[(\w+)\]")
+
+
+def unpack(function: griffe.Function) -> None:
+    """Put the keywords of a TypedDict into the signature, where ``**options`` stands for them."""
+    for parameter in list(function.parameters):
+        name = UNPACKED.fullmatch(str(parameter.annotation))
+        if parameter.kind is not griffe.ParameterKind.var_keyword or name is None:
+            continue
+        home = importlib.import_module(function.module.path)
+        kind = getattr(home, name[1])
+        position = [one.name for one in function.parameters].index(parameter.name)
+        keywords = [
+            griffe.Parameter(key, annotation=text_of(value), kind=griffe.ParameterKind.keyword_only, default="...")
+            for key, value in kind.__annotations__.items()
+            if key not in function.parameters
+        ]
+        function.parameters._params[position : position + 1] = keywords
+
+
+def text_of(annotation: Any) -> str:
+    """An annotation of a TypedDict as it is written."""
+    return annotation.__forward_arg__ if isinstance(annotation, typing.ForwardRef) else str(annotation)
 
 
 def each_by_itself(docstring: str, parameters: set[str]) -> str:

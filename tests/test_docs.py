@@ -55,5 +55,6 @@ def test_the_reference_builds(tmp_path: Path) -> None:
     edge = re.search(r"<code>edge</code></b>(.*?)–", (tmp_path / "reference/archives/index.html").read_text(), re.DOTALL)
     assert edge is not None
     assert "'drop'" in html.unescape(edge[1])  # a description that it shares with others, but not their default
+    assert 'href="changelog/"' in (tmp_path / "index.html").read_text()
     commands = (tmp_path / "command-line" / "index.html").read_text()
     assert all(f'id="xchip-{name}"' in commands for name in ("index", "merge", "status", "verify", "info", "demo"))

@@ -30,7 +30,7 @@ from servers import Asked, Fault, RangeServer
 
 import xchip
 from xchip.chips.chip_rows import ChipRows, ItemRef
-from xchip.chips.chip_table import chip_source
+from xchip.chips.chip_table import open_table
 from xchip.chips.open_chips import open_chips
 from xchip.chips.read_plan import units
 from xchip.export.cubes import Cubes
@@ -721,7 +721,7 @@ def test_a_table_is_small_when_it_travels(archive: str) -> None:
 
     from xchip.export.job import taken
 
-    table = chip_source(archive, BANDS)
+    table = open_table(archive, BANDS)
     part = taken(table, np.array([3, 1]))
     assert len(pickle.dumps(part)) < len(pickle.dumps(table))
     assert part.coords["chip_id"].tolist() == table.coords["chip_id"][[3, 1]].tolist()

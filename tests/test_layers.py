@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import pkgutil
+import sys
 import types
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import xchip
+from xchip.core.scene import Band, Scene
+from xchip.testing import write_scene
 
 PACKAGE = Path(xchip.__file__).parent
 
@@ -130,3 +136,48 @@ def test_no_module_hides_a_public_name() -> None:
 def test_index_is_a_method_and_the_error_says_so() -> None:
     with pytest.raises(AttributeError, match=r"ds\.chips\.index\(\).*xchip\.index_items"):
         xchip.index  # noqa: B018
+
+
+def folders_of_an_item(item_id: str, index: Any) -> tuple[set[str], list[str]]:
+    """(folders that run while ``index`` is made and computed, those whose functions get the item itself, as it comes to them).
+
+    The item is its JSON, its Scene, a Band of that, or a value with one of these.
+    """
+    entered: set[str] = set()
+    way: dict[str, None] = {}  # file:function, in the order of first calls
+
+    def is_item(value: Any) -> bool:
+        if isinstance(value, dict):
+            return value.get("id") == item_id and "assets" in value
+        return isinstance(value, Scene | Band) or any(
+            isinstance(getattr(value, name, None), Scene | Band) for name in ("scene", "band")
+        )
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(f"{PACKAGE}/") or code.co_name == "<module>":
+            return
+        parts = Path(code.co_filename).relative_to(PACKAGE).parts
+        if len(parts) == 1:
+            return  # the package itself, which looks names up
+        entered.add(parts[0])
+        if any(is_item(frame.f_locals.get(name)) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]):
+            way.setdefault(f"{parts[0]}/{code.co_qualname}")
+
+    sys.setprofile(profile)
+    try:
+        index().compute(scheduler="sync")
+    finally:
+        sys.setprofile(None)
+    return entered, [name.partition("/")[0] for name in way]
+
+
+def test_an_item_goes_to_its_table_without_detours(tmp_path: Path) -> None:
+    xchip.index_items(write_scene(tmp_path, shape=(256, 256)), 128).compute()  # imports what is imported when it is used
+    item = write_scene(tmp_path, item_id="traced", shape=(512, 256))
+    entered, way = folders_of_an_item("traced", lambda: xchip.index_items(item, 128))
+    assert entered == {"io", "stac", "sensors", "raster", "core", "indexing"}
+    levels = [LAYERS.index(folder) for number, folder in enumerate(way) if number == 0 or way[number - 1] != folder]
+    upwards = [after > before for before, after in itertools.pairwise(levels)]
+    assert "raster" in way
+    assert sum(one != other for one, other in itertools.pairwise(upwards)) <= 4, way

@@ -238,7 +238,7 @@ def test_bars_in_a_kernel(widgets: bool, tmp_path: Path) -> None:
 
     hide = "import sys; sys.modules['ipywidgets'] = None; sys.modules['IPython.html'] = None\n"
     code = """
-from xchip.progress import Progress
+from xchip.io.progress import Progress
 with Progress(3, "indexed") as progress:
     for number in range(3):
         progress.advance(failed=number == 1)

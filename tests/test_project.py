@@ -85,10 +85,15 @@ def test_the_oldest_python_is_the_same_everywhere(pyproject: dict[str, Any]) -> 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
-    commands = [line for line in lines if line.endswith("-m pytest")]
-    assert commands, "the README has no command that runs the tests"
+    commands = [line for line in lines if re.search(r"-m venv .* -m pytest\b", line)]
+    assert commands, "the README has no command that makes an environment and runs the tests in it"
+    assert all(command.endswith("-m pytest -n logical --dist worksteal") for command in commands), commands
     ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
     assert all(command in ci for command in commands)
+
+
+def test_pytest_alone_starts_no_other_processes(pyproject: dict[str, Any]) -> None:
+    assert not re.search(r"-n\b|--numprocesses|--dist", pyproject["tool"]["pytest"]["ini_options"]["addopts"])
 
 
 def test_the_package_says_that_it_is_typed() -> None:

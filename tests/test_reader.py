@@ -230,7 +230,7 @@ def test_repeat_is_numpys_repeat(dtype: str, factors: tuple[int, int], shape: tu
 def test_thinning_in_parts_is_the_same(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     band = band_of(small["href"])
     target = PixelGrid(band.grid.crs, (20, 0, 500000, 0, -20, 5000000), (11, 15))
-    monkeypatch.setattr("xchip.stac.reader.PART_BYTES", 200)
+    monkeypatch.setattr("xchip.raster.reader.PART_BYTES", 200)
     np.testing.assert_array_equal(reader_of(band, target).read(Window(0, 0, 15, 11)), small["values"][1::2, 1::2])
 
 
@@ -256,7 +256,7 @@ def test_warp_agrees_with_gdals_own(shared_data: Path, method: str, monkeypatch:
     # GDAL approximates coordinates to an eighth of a pixel, along each piece that it warps.
     tolerance = 0 if method == "nearest" else 0.05
     assert np.isclose(got, expected, rtol=tolerance, atol=0).mean() > 0.95
-    monkeypatch.setattr("xchip.stac.reader.PART_BYTES", 60_000)
+    monkeypatch.setattr("xchip.raster.reader.PART_BYTES", 60_000)
     in_parts = reader_of(band, target, method).read(Window(100, 50, 400, 300))
     assert np.isclose(in_parts, expected, rtol=tolerance, atol=0).mean() > 0.95
     far = target.window(row_off=-9000, col_off=0, height=5, width=5)
@@ -510,7 +510,7 @@ def test_strips_hold_their_file_against_the_item(tmp_path: Path) -> None:
 MEASURE = """
 import json, sys, numpy as np
 from pathlib import Path
-from xchip.stac.reader import strips
+from xchip.raster.reader import strips
 
 def peak():
     # ru_maxrss would be the parent's where that was larger: Linux hands it on through fork and exec.

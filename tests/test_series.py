@@ -600,7 +600,7 @@ def test_an_index_in_any_form(scenes: list[Path], index: geopandas.GeoDataFrame,
 
 def test_chips_of_a_series_are_still_chips_for_all_else(index: geopandas.GeoDataFrame) -> None:
     rows = series(index, length=4)
-    (batch,) = batches(rows, len(rows), ["red"], shuffle=False)
+    (batch,) = batches(rows, ["red"], batch_size=len(rows), shuffle=False)
     assert batch["red"].dims == ("chip", "y", "x")
     assert batch["place_id"].values.tolist() == rows["place_id"].tolist()
     assert batch["step"].values.tolist() == rows["step"].tolist()

@@ -135,7 +135,7 @@ def test_s3fs_has_the_same_options() -> None:
 )
 def test_a_missing_package_names_its_extra(package: str, url: str, extra: str) -> None:
     hide = f"import sys; sys.modules[{package!r}] = None\n"
-    code = f"from xchip.archive.storage import StorageOptions; StorageOptions().filesystem({url!r})"
+    code = f"from xchip.io.storage import StorageOptions; StorageOptions().filesystem({url!r})"
     done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == f"ImportError: '{url}' needs {package}: install xchip[{extra}]"
 
@@ -291,7 +291,7 @@ def token_server() -> Iterator[HTTPServer]:
 
 
 PLANETARY_COMPUTER = """
-from xchip.archive.storage import StorageOptions
+from xchip.io.storage import StorageOptions
 storage = StorageOptions(signer="planetary-computer")
 blob = "https://account.blob.core.windows.net/container/a.tif"
 print(storage.sign(blob), storage.sign(blob), storage.sign("s3://bucket/a.tif"), storage.sign(blob + "?se=2000&sv=1&sig=old"))

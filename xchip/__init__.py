@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from xchip import accessor  # noqa: F401  registers .chips
 
-__version__ = "0.1.0"
+__version__: str  # looked up when it is used, as the names below
 
 _HOMES = {
     "AuditReport": "xchip.selection.audit_report",
     "BandStats": "xchip.chips.train.stats_values",
     "BuildReport": "xchip.indexing.archive.report",
     "ChipDataset": "xchip.chips.train.torch_data",
+    "ChipTable": "xchip.chips.chip_table",
     "ChipGrid": "xchip.core.grid",
     "Cubes": "xchip.export.cubes",
     "Explanation": "xchip.indexing.explain.explanation",
@@ -43,6 +44,7 @@ _HOMES = {
     "index_items": "xchip.indexing.from_items",
     "inside": "xchip.selection.layers",
     "merge_indexes": "xchip.indexing.merge.merge",
+    "open_table": "xchip.chips.chip_table",
     "open_chips": "xchip.chips.open_chips",
     "open_index": "xchip.indexing.opening.read",
     "plot": "xchip.plots.index_map",
@@ -52,6 +54,7 @@ _HOMES = {
     "sample": "xchip.selection.sample",
     "search": "xchip.stac.api.search",
     "series": "xchip.selection.series",
+    "show_versions": "xchip.io.versions",
     "split": "xchip.selection.split",
     "stack": "xchip.stac.stack.stack",
     "stitch": "xchip.chips.stitch",
@@ -65,6 +68,7 @@ __all__ = [
     "BuildReport",
     "ChipDataset",
     "ChipGrid",
+    "ChipTable",
     "Cubes",
     "Explanation",
     "ExportReport",
@@ -91,6 +95,7 @@ __all__ = [
     "merge_indexes",
     "open_chips",
     "open_index",
+    "open_table",
     "plot",
     "prechip",
     "preview",
@@ -101,6 +106,7 @@ __all__ = [
     "search",
     "sensors",
     "series",
+    "show_versions",
     "split",
     "stack",
     "stitch",
@@ -109,6 +115,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from xchip import processors, quality, sensors
+    from xchip.chips.chip_table import ChipTable, open_table
     from xchip.chips.open_chips import open_chips
     from xchip.chips.stitch import stitch
     from xchip.chips.train.band_stats import band_stats
@@ -134,6 +141,7 @@ if TYPE_CHECKING:
     from xchip.indexing.merge.merge import merge_indexes
     from xchip.indexing.opening.read import open_index, read_index
     from xchip.io.storage import StorageOptions
+    from xchip.io.versions import show_versions
     from xchip.plots.index_map import plot
     from xchip.plots.sheets import preview
     from xchip.selection.audit import audit
@@ -150,6 +158,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"xchip.{name}")
+    if name == "__version__":
+        from xchip.core.version import VERSION
+
+        return VERSION
     if name == "index":
         raise AttributeError(
             "module 'xchip' has no attribute 'index': call ds.chips.index() on an array, xchip.index_items(items) or "
@@ -163,4 +175,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_MODULES})
+    return sorted({*globals(), *_HOMES, *_MODULES, "__version__"})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import xarray as xr
 
 from xchip.core.arrays import Quality, Xarray, as_dataset, pixel_grid
-from xchip.core.grid import Anchor, ChipGrid, Edge, chip_grid
+from xchip.core.grid import Anchor, ChipGrid, Edge, GridOptions, Pair, Size, chip_grid
+from xchip.core.limits import IndexOptions, grid_and_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ class ChipsAccessor:
     def __init__(self, obj: Xarray) -> None:
         self._obj = obj
 
-    def grid(self, size: Any = 256, *, stride: Any = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
+    def grid(self, size: Size = 256, *, stride: Pair | None = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
         """The chips' geometry. No pixel is read.
 
         Parameters
@@ -61,12 +62,12 @@ class ChipsAccessor:
         """
         return chip_grid(pixel_grid(as_dataset(self._obj)), size, stride=stride, edge=edge, anchor=anchor)
 
-    def stats(self, size: Any = 256, *, quality: Quality = None, **grid_options: Any) -> xr.Dataset:
+    def stats(self, size: Size = 256, *, quality: Quality = None, **grid_options: Unpack[GridOptions]) -> xr.Dataset:
         """Quality fractions of each chip.
 
         Parameters
         ----------
-        size, **grid_options
+        size, stride, edge, anchor
             As for `grid`.
         quality
             A band's name, a rule, a boolean DataArray (True = nodata), or a DataArray of `xchip.QualityClass` codes. None:
@@ -95,17 +96,17 @@ class ChipsAccessor:
         return chip_stats(array, chip_grid(pixel_grid(ds), size, **grid_options), rule)
 
     def sums(
-        self, function: BlockFunction, bands: str | list[str], size: Any = 256, *, n: int, **grid_options: Any
+        self, function: BlockFunction, bands: str | list[str], size: Size = 256, *, n: int, **grid_options: Unpack[GridOptions]
     ) -> xr.DataArray:
         """Custom statistics: sums over each chip of whatever ``function`` makes of the pixels.
 
         Parameters
         ----------
         function
-            ``function(*blocks, cells)``, as for `xchip.stats.chip_sums`.
+            ``function(*blocks, cells)``, as for `xchip.core.reduce.chip_sums`.
         bands
             The bands whose blocks it gets, in order.
-        size, **grid_options
+        size, stride, edge, anchor
             As for `grid`.
         n
             How many sums it returns a cell.
@@ -131,16 +132,11 @@ class ChipsAccessor:
 
     def index(
         self,
-        size: Any = 256,
+        size: Size = 256,
         *,
         quality: Quality = None,
-        max_nodata: float | None = None,
-        max_cloud: float | None = None,
         item_id: str | None = None,
-        stride: Any = None,
-        edge: Edge = "drop",
-        anchor: Anchor = "origin",
-        **limits: float | None,
+        **options: Unpack[IndexOptions],
     ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
         """The table of chips: one row each, in the index schema.
 
@@ -155,8 +151,8 @@ class ChipsAccessor:
             ``max_cloud`` drops it.
         item_id
             The item's id, for an array that has none.
-        **limits
-            max_defective, max_shadow, max_snow, max_water, min_clear.
+        max_defective, max_shadow, max_snow, max_water, min_clear
+            Limits on the other fractions, in the same way.
 
         Returns
         -------
@@ -171,40 +167,26 @@ class ChipsAccessor:
         >>> rows.chip_id.tolist()[:2], rows.col_off.tolist()[:2]
         (['synthetic-0-0-0', 'synthetic-0-1-0'], [0, 256])
         """
-        from xchip.core.limits import limits_of
         from xchip.indexing.rows import array_index
 
-        return array_index(
-            self._obj,
-            size,
-            quality=quality,
-            item_id=item_id,
-            limits=limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
-            stride=stride,
-            edge=edge,
-            anchor=anchor,
-        )
+        grid_options, limits = grid_and_limits("index", options)
+        return array_index(self._obj, size, quality=quality, item_id=item_id, limits=limits, **grid_options)
 
     def explain(
         self,
-        size: Any = 256,
+        size: Size = 256,
         *,
         quality: Quality = None,
-        max_nodata: float | None = None,
-        max_cloud: float | None = None,
         item_id: str | None = None,
-        stride: Any = None,
-        edge: Edge = "drop",
-        anchor: Anchor = "origin",
         threads: int | None = None,
-        **limits: float | None,
+        **options: Unpack[IndexOptions],
     ) -> Explanation:
         """What `index` will take, before anything runs: chips, tasks, chunks, bytes, memory. No pixel is read.
 
         Parameters
         ----------
-        size, stride, edge, anchor, quality, max_nodata, max_cloud, item_id, **limits
-            As for `index`. Limits choose chips after their pixels are counted, so they spare nothing.
+        size, stride, edge, anchor, quality, item_id, max_nodata, max_cloud
+            As for `index`, as are the other limits. Limits choose chips after their pixels are counted, so they spare nothing.
         threads
             Threads of a worker, for its memory; as many as Dask would take on this machine if not given.
 
@@ -222,29 +204,19 @@ class ChipsAccessor:
         >>> job.chips.value, job.chunks.value, job.pixel_bytes.value
         (6, 4, 600000)
         """
-        from xchip.core.limits import limits_of
         from xchip.indexing.explain.arrays import explain_array
 
-        return explain_array(
-            self._obj,
-            size,
-            quality=quality,
-            item_id=item_id,
-            limits=limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
-            threads=threads,
-            stride=stride,
-            edge=edge,
-            anchor=anchor,
-        )
+        grid_options, limits = grid_and_limits("explain", options)
+        return explain_array(self._obj, size, quality=quality, item_id=item_id, limits=limits, threads=threads, **grid_options)
 
-    def isel(self, *, chip_y: int, chip_x: int, size: Any = 256, **grid_options: Any) -> Any:
+    def isel(self, *, chip_y: int, chip_x: int, size: Size = 256, **grid_options: Unpack[GridOptions]) -> Any:
         """One chip, by its position in the grid: a slice of the array, padded where the window leaves it.
 
         Parameters
         ----------
         chip_y, chip_x
             Row and column of chips, from 0 at the upper left; negative numbers count from the end.
-        size, **grid_options
+        size, stride, edge, anchor
             As for `grid`.
 
         Returns
@@ -309,7 +281,7 @@ class ChipsAccessor:
     def map(
         self,
         function: ChipFunction,
-        size: Any = 256,
+        size: Size = 256,
         *,
         bands: str | Sequence[str] | None = None,
         overlap: Overlap | np.ndarray = "mean",
@@ -317,7 +289,7 @@ class ChipsAccessor:
         template: Any = None,
         dim: str = "class",
         fill: Any = None,
-        stride: Any = None,
+        stride: Pair | None = None,
         edge: Edge | None = None,
         anchor: Anchor = "origin",
     ) -> xr.DataArray:

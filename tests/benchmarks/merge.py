@@ -122,7 +122,7 @@ print(time.perf_counter() - start, int(peak.split()[1]) / 1024)
 """
 QUERY = """
 import sys, time
-from xchip import read_index
+from xchip.indexing.opening.read import read_index
 read_index(sys.argv[1], (0.0, 0.0, 0.0, 0.0))  # imports
 start = time.perf_counter()
 box = tuple(map(float, sys.argv[2].split(",")))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.chips.extract import CHIP_COORDS
+from xchip.core.types import IndexLike
 from xchip.indexing.rows import SERIES, frame_of
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ class ChipRows:
         return height, width
 
 
-def read_rows(index: Any, storage: StorageOptions) -> tuple[ChipRows, dict[str, np.ndarray]]:
-    """(rows, coordinates by name) of an index: a path, a URL, or a frame or table of any kind.
+def read_rows(index: IndexLike, storage: StorageOptions) -> tuple[ChipRows, dict[str, np.ndarray], np.ndarray | None]:
+    """Return (rows, coordinates by name, nodata fractions if there are any) of an index.
 
     Raises
     ------
@@ -118,16 +119,17 @@ def read_rows(index: Any, storage: StorageOptions) -> tuple[ChipRows, dict[str, 
     items, item = _items(frame)
     integers = (frame[name].to_numpy(np.int32) for name in ("col_off", "row_off", "width", "height"))
     rows = ChipRows(items, item, frame["proj_left"].to_numpy(np.float64), frame["proj_top"].to_numpy(np.float64), *integers)
-    return rows, {name: _plain(frame[name]) for name in COORDS if name in frame}
+    nodata = frame["nodata_fraction"].to_numpy(np.float64, na_value=np.nan) if "nodata_fraction" in frame else None
+    return rows, {name: _plain(frame[name]) for name in COORDS if name in frame}, nodata
 
 
 def _frame(index: Any, storage: StorageOptions) -> pd.DataFrame:
     """The rows without their outlines, which take long to parse and are not needed here."""
-    if isinstance(index, (str, os.PathLike)):
+    if isinstance(index, (str, os.PathLike, list, tuple)):
         from xchip.indexing.opening.read import read_index
 
         index = read_index(index, storage=storage)
-    wanted = (*_NEEDED, *_ITEM, *COORDS)
+    wanted = (*_NEEDED, *_ITEM, *COORDS, "nodata_fraction")
     if hasattr(index, "column_names"):  # a pyarrow Table
         return index.select([name for name in index.column_names if name in wanted]).to_pandas()
     return frame_of(index[[name for name in index.columns if name in wanted]])

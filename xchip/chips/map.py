@@ -16,7 +16,7 @@ from xchip.chips.blend import Blend, Overlap, blend_of, blend_window, paint, wei
 from xchip.chips.placement import Placement, by_block, place
 from xchip.chips.stitch import CHUNK_BYTES, CHUNK_PIXELS, chunk_sizes, with_crs
 from xchip.core.arrays import Xarray, as_dataset, fill_of, pixel_grid
-from xchip.core.grid import ChipGrid, Edge, PixelGrid, chip_grid
+from xchip.core.grid import Anchor, ChipGrid, Edge, Pair, PixelGrid, Size, chip_grid
 
 ChipFunction = Callable[[np.ndarray], Any]
 """``function(chips)``: (n, band, y, x) to (n, y, x), (n, k, y, x), (n,) or (n, k)."""
@@ -41,7 +41,7 @@ class _Call:
 def map_chips(
     obj: Xarray,
     function: ChipFunction,
-    size: Any = 256,
+    size: Size = 256,
     *,
     bands: str | Sequence[str] | None = None,
     overlap: Overlap | np.ndarray = "mean",
@@ -49,17 +49,18 @@ def map_chips(
     template: Any = None,
     dim: str = "class",
     fill: Any = None,
+    stride: Pair | None = None,
     edge: Edge | None = None,
-    **grid_options: Any,
+    anchor: Anchor = "origin",
 ) -> xr.DataArray:
     """``function`` of each chip, put back on the scene's grid: what is behind ``.chips.map``, where it is described."""
     window = blend_window(overlap)
     if not isinstance(batch, (int, np.integer)) or batch < 1:
         raise ValueError(f"batch is the number of chips that the function gets at once, at least 1, got {batch}")
     ds = as_dataset(obj)
-    if edge is not None or not isinstance(size, ChipGrid):
-        grid_options["edge"] = edge or "pad"
-    grid = chip_grid(pixel_grid(ds), size, **grid_options)
+    if edge is None:
+        edge = "drop" if isinstance(size, ChipGrid) else "pad"  # a ChipGrid has its own; "drop" is what chip_grid takes for none
+    grid = chip_grid(pixel_grid(ds), size, stride=stride, edge=edge, anchor=anchor)
     if grid.edge == "partial":
         raise ValueError("edge='partial' makes chips of several sizes, and the function gets chips of one: use 'pad' or 'shift'")
     if not len(grid):

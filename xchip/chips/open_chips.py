@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import xarray as xr
 
 from xchip.chips.chip_reader import ChipReader
 from xchip.chips.chip_rows import ChipRows
-from xchip.chips.chip_table import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, open_table
 from xchip.chips.dask_graph import band_arrays
 from xchip.chips.sequences import is_series, sequence_dataset
+from xchip.core.types import Assets, IndexLike, Items
 from xchip.io.storage import StorageOptions
+from xchip.sensors.profile import SensorProfile
 from xchip.stac.scene.sentinel2_offset import Harmonize
 
 CHUNK = 128
@@ -22,11 +24,11 @@ CHUNK = 128
 
 
 def open_chips(
-    index: Any,
-    assets: str | Iterable[str] | None = None,
+    index: IndexLike | ChipTable,
+    assets: Assets = None,
     *,
-    items: Any = None,
-    sensor: Any = None,
+    items: Items | None = None,
+    sensor: str | SensorProfile | None = None,
     harmonize: Harmonize = False,
     pad: bool = False,
     chunks: int = CHUNK,
@@ -47,7 +49,8 @@ def open_chips(
     Parameters
     ----------
     index
-        Rows of an index: a path or URL, a GeoDataFrame, a dask-geopandas frame (it is computed) or a pyarrow Table.
+        Rows of an index: a path or URL, a GeoDataFrame, a dask-geopandas frame (it is computed), a pyarrow Table, or what
+        `xchip.open_table` returns.
     assets
         Bands by asset key, band name or common name such as "red". Names that all products have serve several sensors at once.
         None: what `xchip.stack` takes, united over the sensors; what a sensor lacks is filled.
@@ -97,7 +100,7 @@ def open_chips(
     """
     if chunks < 1:
         raise ValueError(f"chunks is the number of chips in a chunk, at least 1, got {chunks}")
-    table = chip_source(index, assets, items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels)
+    table = open_table(index, assets, items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels)
     if is_series(table.coords):
         return sequence_dataset(table, chunks)
     return table.dataset(slice(None), lazy_arrays(table, chunks))

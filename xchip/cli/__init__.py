@@ -1,6 +1,7 @@
 """The command line: options and environment variables, and one library call behind each command.
 
-Libraries are imported inside the commands, so that ``xchip --help`` is as quick as ``import xchip``.
+A command is loaded when it is used, and libraries are imported inside the commands: ``xchip --help`` is as quick as
+``import xchip``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from pathlib import Path
 
 import click
 
-import xchip
-from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats
 from xchip.cli.options import Commands
 
 
@@ -20,7 +19,7 @@ from xchip.cli.options import Commands
     context_settings={"auto_envvar_prefix": "XCHIP", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
-@click.version_option(xchip.__version__, prog_name="xchip")
+@click.version_option(package_name="xchip", prog_name="xchip")
 def main(debug: bool) -> None:
     """Index satellite and aerial scenes into chips.
 
@@ -29,16 +28,6 @@ def main(debug: bool) -> None:
     Exit status: 0 if all is well, 1 for an error, 2 for wrong usage, 3 if items failed or problems were found, 130 if
     interrupted.
     """
-
-
-main.add_section("Start", demo.demo, info.info, index.index)
-main.add_section("Archives and indexes", archive.status, archive.verify, archive.merge)
-main.add_section("Pictures", look.plot, look.preview)
-main.add_section("Choose chips", select.sample, select.split, select.audit, series.series)
-main.add_section("Chips out", export.prechip, export.export, stats.stats)
-main.add_section(
-    "From a data source to an archive", *processors.commands(), sample_places.sample_places, sample_places.linz_surveys
-)
 
 
 def script() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from xchip.cli.examples import EXAMPLES
+from xchip.cli.commands import ENTRIES, SECTIONS
 
 if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
@@ -37,29 +38,36 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Commands(click.Group):
-    """Lists commands in sections; shows a user's mistakes as one line each, while our own keep their traceback."""
+    """Load commands when they are used, and list them in sections.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.sections: dict[str, list[click.Command]] = {}
+    A user's mistake is shown as one line; a mistake of xchip keeps its traceback.
+    """
 
-    def add_section(self, title: str, *commands: click.Command) -> None:
-        """Add commands, which the help lists under this title and in this order."""
-        self.sections[title] = list(commands)
-        for command in commands:
-            if example := EXAMPLES.get(command.name or ""):
-                command.epilog = f"\b\nExample:\n  {example}"  # \b: the line is not broken
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list({**ENTRIES, **self.commands})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = ENTRIES.get(cmd_name)
+        if entry is not None and cmd_name not in self.commands:
+            module = importlib.import_module(f"xchip.cli.{entry.module}")
+            command: click.Command = getattr(module, cmd_name.replace("-", "_"), None) or module.command_named(cmd_name)
+            command.epilog = f"\b\nExample:\n  {entry.example}"  # \b: the line is not broken
             self.add_command(command)
+        return self.commands.get(cmd_name)
+
+    def load_all(self) -> dict[str, click.Command]:
+        """All commands by name."""
+        ctx = click.Context(self)
+        return {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        widest = max(len(name) for name in self.commands)
-        listed = {command.name for commands in self.sections.values() for command in commands}
-        rest = [command for name, command in self.commands.items() if name not in listed]
-        for title, commands in (self.sections | ({"More": rest} if rest else {})).items():
+        widest = max(map(len, ENTRIES))
+        sections = {title: {name: entry.summary for name, entry in entries.items()} for title, entries in SECTIONS.items()}
+        more = {name: command.get_short_help_str(1000) for name, command in self.commands.items() if name not in ENTRIES}
+        for title, summaries in (sections | ({"More": more} if more else {})).items():
             with formatter.section(title):
-                # The first sentence of each, however long: it goes on in the next line.
-                rows = [((command.name or "").ljust(widest), command.get_short_help_str(1000)) for command in commands]
-                formatter.write_dl(rows)
+                # The whole first sentence, which may go on in the next line.
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in summaries.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

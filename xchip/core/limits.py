@@ -5,9 +5,12 @@ from __future__ import annotations
 import operator
 import os
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, cast
 
 import numpy as np
+
+from xchip.core.grid import GridOptions
+from xchip.core.options import check_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +62,26 @@ class LimitOptions(TypedDict, total=False):
     min_clear: float | None
 
 
-def limits_of(**limits: Unpack[LimitOptions]) -> Limits:
-    """`Limits` out of what is left of a caller's keywords.
+class IndexOptions(GridOptions, LimitOptions, total=False):
+    """Keywords that say how scenes are cut into chips, and which chips an index keeps."""
+
+
+def grid_and_limits(function: str, options: IndexOptions) -> tuple[GridOptions, Limits]:
+    """Split keywords into those of a grid and those of `Limits`.
 
     Raises
     ------
     TypeError
-        For a keyword that is no limit: most likely a name that was mistyped.
+        If a keyword is unknown.
 
     Examples
     --------
-    >>> limits_of(max_clod=0.1)
-    Traceback (most recent call last):
-    TypeError: 'max_clod' is no parameter here; limits are max_nodata, max_defective, ...
+    >>> grid_and_limits("index", {"stride": 128, "max_cloud": 0.1})[0]
+    {'stride': 128}
     """
-    for name in limits:
-        if name not in Limits.__slots__:
-            raise TypeError(f"{name!r} is no parameter here; limits are {', '.join(Limits.__slots__)}")
-    return Limits(**limits)
+    check_options(function, options, IndexOptions)
+    limits = Limits(**{name: value for name, value in options.items() if name in Limits.__slots__})  # type: ignore[arg-type]
+    return cast(GridOptions, {name: value for name, value in options.items() if name not in Limits.__slots__}), limits
 
 
 REMOTE_THREADS = 16

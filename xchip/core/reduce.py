@@ -171,7 +171,7 @@ def chip_sums(arrays: Any, grid: ChipGrid, function: BlockFunction, *, n: int, d
 
     Examples
     --------
-    >>> from xchip.grid import ChipGrid, PixelGrid
+    >>> from xchip.core.grid import ChipGrid, PixelGrid
     >>> grid = ChipGrid(PixelGrid("EPSG:32720", (10, 0, 0, 0, -10, 0), (4, 6)), size=2)
     >>> red = np.arange(24.0).reshape(4, 6)
     >>> def mean_and_square(block, cells):

@@ -22,7 +22,7 @@ class Cubes(ShuffledBySensor):
     """``<platform>/cube_<number>.npz``: many chips of one sensor a file, as Clay's data loader reads them.
 
     A cube has ``pixels`` (n, bands, height, width), and ``week_norm``, ``hour_norm``, ``lat_norm`` and ``lon_norm``, float32
-    (n, 2): (sin, cos), as `xchip.export.sample.encodings` says. Bands are those of Clay in its order, unless others are asked
+    (n, 2): (sin, cos), as `xchip.sensors.clay.encodings` says. Bands are those of Clay in its order, unless others are asked
     for. The same chips make the same bytes.
 
     Examples

@@ -5,15 +5,17 @@ from __future__ import annotations
 import operator
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
 import numpy as np
 
-from xchip.chips.chip_table import ChipTable, chip_source
-from xchip.core.limits import Limits, check_whole, limits_of, reading_threads
+from xchip.chips.chip_table import ChipTable, TableOptions, open_table, rows_and_options
+from xchip.core.limits import LimitOptions, Limits, check_whole, reading_threads
+from xchip.core.options import check_options
 from xchip.core.reduce import FRACTIONS
 from xchip.core.scene import ItemError
+from xchip.core.types import Assets, BBox, Filters, IndexLike, PathLike
 from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
@@ -26,7 +28,6 @@ from xchip.indexing.archive.layout import folder_name
 from xchip.io.cluster import client_of
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store
-from xchip.stac.scene.sentinel2_offset import Harmonize
 
 if TYPE_CHECKING:
     import distributed
@@ -42,8 +43,37 @@ FORMATS: dict[str, type[Cubes] | type[ZarrStore] | type[Shards] | type[GeoTiffs]
 """By name."""
 
 
+class ExportOptions(TableOptions, LimitOptions, total=False):
+    """Keywords of `export_chips` that say which chips are written, and how they are reached."""
+
+    bbox: BBox | None
+    filters: Filters | None
+    target: StorageOptions | None
+    attempts: int
+    retry_failed: bool
+
+
+class CubeOptions(ExportOptions, total=False):
+    """Keywords of `prechip`: those of `export_chips`."""
+
+    assets: Assets
+    shuffle: bool | None
+    seed: int
+    buffer: int
+    part: tuple[int, int]
+    job: tuple[int, int] | None
+    client: distributed.Client | str | Literal[False] | None
+    workers: int | None
+    progress: bool | TextIO
+
+
 def prechip(
-    index: Any, out: str | os.PathLike[str], *, cube_size: int = 128, dtype: str | None = "float32", **options: Any
+    index: IndexLike | ChipTable,
+    out: PathLike,
+    *,
+    cube_size: int = 128,
+    dtype: str | None = "float32",
+    **options: Unpack[CubeOptions],
 ) -> ExportReport:
     """Write the chips of an index as npz cubes in the layout that the Clay model is trained from.
 
@@ -60,8 +90,8 @@ def prechip(
         Chips in a cube.
     dtype
         Of ``pixels``: float32, as Clay reads them, with values as stored; None: as stored.
-    **options
-        The other parameters of `export_chips`.
+    assets, shuffle, seed, buffer, part, job, client, workers, progress
+        As for `export_chips`, as are the other options.
 
     Returns
     -------
@@ -83,31 +113,20 @@ def prechip(
 
 
 def export_chips(
-    index: Any,
-    out: str | os.PathLike[str],
+    index: IndexLike | ChipTable,
+    out: PathLike,
     format: Literal["npz", "zarr", "tar", "tif"] | Format = "npz",
     *,
-    assets: str | Iterable[str] | None = None,
-    bbox: Any = None,
-    filters: Any = None,
+    assets: Assets = None,
     shuffle: bool | None = None,
     seed: int = 0,
     buffer: int = BUFFER,
     part: tuple[int, int] = (0, 1),
     job: tuple[int, int] | None = None,
-    items: Any = None,
-    sensor: Any = None,
-    pad: bool = False,
-    harmonize: Harmonize = False,
-    storage: StorageOptions | None = None,
-    pixels: StorageOptions | None = None,
-    target: StorageOptions | None = None,
     client: distributed.Client | str | Literal[False] | None = None,
     workers: int | None = None,
-    attempts: int = 5,
-    retry_failed: bool = True,
     progress: bool | TextIO = True,
-    **limits: float | None,
+    **options: Unpack[ExportOptions],
 ) -> ExportReport:
     """Write the chips of an index as files: each chip once, each file whole.
 
@@ -126,9 +145,10 @@ def export_chips(
         one of these values with options of its own: ``ZarrStore(chunk=64, shard=512)``.
     assets
         Bands, as for `xchip.open_chips`. None: for npz those of Clay, else those that `xchip.stack` takes.
-    bbox, filters, **limits
-        Which rows: a box and conditions, as for `xchip.read_index`, of an index that is a path; and limits such as
-        ``max_nodata=0.05, max_cloud=0.1``, as for `xchip.index_items`.
+    bbox, filters
+        Which rows of an index that is a path: a box and conditions, as for `xchip.read_index`.
+    max_nodata, max_defective, max_cloud, max_shadow, max_snow, max_water, min_clear
+        Which rows: limits on their fractions, as for `xchip.index_items`.
     shuffle
         Whether chips come in random order; None: in cubes and shards yes, in Zarr and GeoTIFFs no.
     seed
@@ -185,23 +205,22 @@ def export_chips(
     >>> first.done, first.files, again.done, again.skipped
     (16, 1, 0, 16)
     """
+    check_options("export_chips", options, ExportOptions)
     kind = _format(format)
+    attempts, retry_failed = options.pop("attempts", 5), options.pop("retry_failed", True)
     number, parts = _checked(part, job, buffer, attempts, workers)
-    storage = storage or StorageOptions()
-    frame = _chosen(index, bbox, filters, limits_of(**limits), storage)
+    bbox, filters, target = options.pop("bbox", None), options.pop("filters", None), options.pop("target", None)
+    limits = Limits(**{name: options.pop(name, None) for name in Limits.__slots__})  # type: ignore[misc]
+    index, assets, opening = rows_and_options(index, assets, options)
+    storage = opening.get("storage") or StorageOptions()
+    frame = _chosen(index, bbox, filters, limits, storage)
     root = os.fspath(out)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), target or storage)
     shuffled = kind.shuffled if shuffle is None else shuffle
     assets = [assets] if isinstance(assets, str) else None if assets is None else list(assets)
     start = time.monotonic()
-    opening = {
-        "items": items,
-        "sensor": sensor,
-        "pad": pad or kind.own_sizes,
-        "harmonize": harmonize,
-        "storage": storage,
-        "pixels": pixels,
-    }
+    sensor, harmonize, pad = opening.get("sensor"), opening.get("harmonize", False), opening.get("pad", False)
+    opening["pad"] = pad or kind.own_sizes
     groups = _by_sensor(frame, kind, sensor)
     tables = [(name, _table(rows, kind, name, assets, opening)) for name, rows in groups]
     parameters = {
@@ -233,11 +252,11 @@ def export_chips(
     return run.report(time.monotonic() - start, None if job is None else len(jobs))
 
 
-def _table(rows: pd.DataFrame, kind: Format, sensor: str | None, assets: list[str] | None, opening: dict[str, Any]) -> ChipTable:
+def _table(rows: pd.DataFrame, kind: Format, sensor: str | None, assets: list[str] | None, opening: TableOptions) -> ChipTable:
     """The chips of one sensor; an error about bands that nobody asked for says how to ask for others."""
     own = kind.assets(sensor) if assets is None else assets
     try:
-        return chip_source(rows, own, **opening)
+        return open_table(rows, own, **opening)
     except ItemError as error:
         if assets is not None or own is None or not error.problem.startswith("it has no asset "):
             raise
@@ -273,7 +292,9 @@ def _checked(
     return number, parts
 
 
-def _chosen(index: Any, bbox: Any, filters: Any, limits: Limits, storage: StorageOptions) -> pd.DataFrame:
+def _chosen(
+    index: IndexLike, bbox: BBox | None, filters: Filters | None, limits: Limits, storage: StorageOptions
+) -> pd.DataFrame:
     """The rows to export, in memory."""
     from xchip.indexing.opening.read import read_index, rows_of
 

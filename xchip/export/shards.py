@@ -24,7 +24,7 @@ class Shards(ShuffledBySensor):
     """``<sensor>/shard-<number>.tar``: for each chip ``<key>.npy`` with its pixels (bands, height, width) and ``<key>.json``.
 
     The JSON has the chip's ids, date, CRS, edges and bands, nodata of each band (null where none is declared), and the
-    encodings of `xchip.export.sample.encodings`. Keys are collection and chip id, percent-encoded, for webdataset ends a key at
+    encodings of `xchip.sensors.clay.encodings`. Keys are collection and chip id, percent-encoded, for webdataset ends a key at
     the first dot.
 
     Examples

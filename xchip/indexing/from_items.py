@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from xchip.core.grid import Anchor, ChipGrid, Edge, PixelGrid
-from xchip.core.limits import Limits, limits_of
+from xchip.core.grid import ChipGrid, GridOptions, Pair, PixelGrid, chip_grid
+from xchip.core.limits import IndexOptions, Limits, grid_and_limits
 from xchip.core.quality import QualityRule
 from xchip.core.scene import ItemError, Scene
+from xchip.core.types import Items
 from xchip.indexing.count_scene import count_scene
-from xchip.indexing.rows import IndexRows, ItemColumns, index_rows, lazy_index, options_text
+from xchip.indexing.rows import IndexRows, IndexSource, ItemColumns, index_rows, options_text
 from xchip.raster.header import read_header
 from xchip.sensors.profile import SensorProfile
 from xchip.sensors.registry import find, recognise, rule_for_band
@@ -28,17 +29,36 @@ if TYPE_CHECKING:
 class IndexSpec:
     """What is done with each item; it travels to the workers."""
 
-    size: Any
-    stride: Any
-    edge: Edge
-    anchor: Anchor
+    size: Pair
     sensor: str | SensorProfile | None
     quality: str | QualityRule | None
+    grid_options: GridOptions
     limits: Limits
 
     def grid(self, pixels: PixelGrid) -> ChipGrid:
         """The chips of a scene."""
-        return ChipGrid(pixels, self.size, self.stride, self.edge, self.anchor)
+        return chip_grid(pixels, self.size, **self.grid_options)
+
+
+def spec_of(
+    function: str,
+    size: Pair,
+    sensor: str | SensorProfile | None,
+    quality: str | QualityRule | None,
+    options: IndexOptions,
+) -> IndexSpec:
+    """The parameters of an index of items, checked.
+
+    Raises
+    ------
+    TypeError
+        If an option is unknown; the message names ``function``.
+    ValueError
+        If an option is out of range, or ``size`` is a ChipGrid.
+    """
+    if isinstance(size, ChipGrid):
+        raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
+    return IndexSpec(size, sensor, quality, *grid_and_limits(function, options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +70,12 @@ class UnreadItem:
 
 
 def index_items(
-    items: Any,
-    size: Any = 256,
+    items: Items,
+    size: Pair = 256,
     *,
     sensor: str | SensorProfile | None = None,
     quality: str | QualityRule | None = None,
-    max_nodata: float | None = None,
-    max_cloud: float | None = None,
-    stride: Any = None,
-    edge: Edge = "drop",
-    anchor: Anchor = "origin",
-    **limits: float | None,
+    **options: Unpack[IndexOptions],
 ) -> dask_geopandas.GeoDataFrame:
     """The chip index of STAC items, lazily: one partition and one task an item.
 
@@ -77,7 +92,7 @@ def index_items(
         A profile or its name, where the items do not tell it.
     quality
         A rule in place of the product's own, or the name of a quality band whose rule is known.
-    max_nodata, max_cloud, **limits
+    max_nodata, max_cloud, max_defective, max_shadow, max_snow, max_water, min_clear
         Which chips to keep, as for ``.chips.index``.
 
     Returns
@@ -103,10 +118,12 @@ def index_items(
     >>> index.npartitions, rows.chip_id.iloc[0]
     (2, 'synthetic-0-0-0')
     """
-    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
-    if isinstance(size, ChipGrid):
-        raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
-    options = options_text(spec.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
+    return index_source(items, spec_of("index_items", size, sensor, quality, options)).frame()
+
+
+def index_source(items: Items, spec: IndexSpec) -> IndexSource:
+    """Understand items, and give them as the source of a lazy index. Raises as `index_items` does."""
+    grid_text = options_text(spec.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
     parts: list[Scene | UnreadItem] = []
     outlines = []
     for item, href in plain_items(items):
@@ -120,7 +137,7 @@ def index_items(
             outlines.append(_outline(spec.grid(scene.grid)))
     # Partitions of one frame have the same columns.
     offsets = any(_tells_offset(part, spec) for part in parts)
-    return lazy_index(parts, partial(index_part, spec=spec, offsets=offsets), outlines, options, offsets=offsets)
+    return IndexSource(partial(index_part, spec=spec, offsets=offsets), parts, outlines, grid_text, offsets)
 
 
 def _tells_offset(part: Scene | UnreadItem, spec: IndexSpec) -> bool:

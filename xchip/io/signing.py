@@ -68,7 +68,7 @@ def _signature(names: set[str]) -> frozenset[str]:
 
 
 def signed(href: str, signer: Signer | str | None) -> str:
-    """``href`` as ``signer`` signs it; see `xchip.archive.storage.StorageOptions`."""
+    """``href`` as ``signer`` signs it; see `xchip.io.storage.StorageOptions`."""
     if signer is None:
         return href
     if signer == PLANETARY_COMPUTER:

@@ -110,7 +110,7 @@ def draw_years(rng: np.random.Generator, years: Iterable[int], count: int) -> li
 
 
 def quarter_dates(year: int, quarter: int) -> str:
-    """The days of a quarter, 1 to 4, as `xchip.stac.search.search` takes them.
+    """The days of a quarter, 1 to 4, as `xchip.stac.api.search.search` takes them.
 
     Examples
     --------

@@ -94,7 +94,7 @@ class Catalogue:
     """How files of the source are reached; a chooser that lists a bucket uses ``pixels.filesystem(url)``."""
 
     def search(self, **question: Any) -> Iterator[Item]:
-        """Items of the API, as `xchip.stac.search.search` finds them; its order is not to be relied upon without ``sortby``."""
+        """Items of the API, as `xchip.search` finds them; its order is not to be relied upon without ``sortby``."""
         from xchip.stac.api.search import search
 
         if self.api is None:

@@ -136,7 +136,7 @@ class _Chips(NamedTuple):
     side: np.ndarray
     """Number of each chip's split."""
     times: np.ndarray | None
-    """Microseconds since 1970, int64; `xchip.selection.dates.UNKNOWN` where there is none; None without dates."""
+    """Microseconds since 1970, int64; `xchip.selection.audit_dates.UNKNOWN` where there is none; None without dates."""
     place: np.ndarray
     """Number of each chip's place."""
     first: np.ndarray

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HUNDREDTHS = 100
-"""Edges are compared in hundredths of a pixel, as `xchip.lattice.LATTICE_TOLERANCE` has it."""
+"""Edges are compared in hundredths of a pixel, as `xchip.core.lattice.LATTICE_TOLERANCE` has it."""
 SAME_RESOLUTION = 1e-6
 """Resolutions that differ by less than this part are one: over a scene their pixels drift apart by a hundredth."""
 

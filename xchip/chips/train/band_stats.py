@@ -8,23 +8,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from xchip.chips.chip_reader import ChipReader
 from xchip.chips.chip_rows import ChipRows
-from xchip.chips.chip_table import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, TableOptions, open_table, rows_and_options
 from xchip.chips.read_plan import split_units, units
-from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of, with_bands
+from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of
 from xchip.chips.train.stats_values import BandStats, SensorStats
 from xchip.core.limits import check_whole, reading_threads
 from xchip.core.moments import Moments, moments, no_moments
+from xchip.core.options import check_options
+from xchip.core.types import Assets, IndexLike
 from xchip.indexing.rows import frame_of
 from xchip.io.cluster import client_of, slots
 from xchip.io.progress import Tell, one_step, told
 from xchip.io.storage import StorageOptions
-from xchip.stac.scene.sentinel2_offset import Harmonize
 
 if TYPE_CHECKING:
     import distributed
@@ -35,20 +36,16 @@ UNIT_BYTES = 128 << 20
 
 
 def band_stats(
-    index: Any,
-    assets: str | Iterable[str] | None = None,
+    index: IndexLike | ChipTable,
+    assets: Assets = None,
     *,
     skip_nodata: bool = False,
     sample: int | None = None,
     seed: int = 0,
-    items: Any = None,
-    sensor: Any = None,
-    harmonize: Harmonize = False,
-    storage: StorageOptions | None = None,
-    pixels: StorageOptions | None = None,
     threads: int | None = None,
     client: distributed.Client | str | Literal[False] | None = None,
     progress: bool | Callable[[int, int], object] = True,
+    **options: Unpack[TableOptions],
 ) -> BandStats:
     """Mean, standard deviation, minimum and maximum of each band over the chips of an index, in one pass.
 
@@ -68,8 +65,6 @@ def band_stats(
         nodata pixels are left out.
     sample, seed
         Take so many chips of each sensor, at random, without replacement.
-    items, sensor, harmonize, storage, pixels
-        As for `open_chips`.
     threads
         That read and sum up, at least 1; by default one a core, and 16 where files are read over a network. Each needs
         memory for the pixels that it reads, at the most 128 MB or a chip.
@@ -79,6 +74,8 @@ def band_stats(
     progress
         True: a bar on a terminal or in a notebook, else the logger "xchip". A function is called with (chips that are done, all
         chips) now and then.
+    items, sensor, harmonize, storage, pixels
+        As for `open_chips`.
 
     Returns
     -------
@@ -106,18 +103,19 @@ def band_stats(
         raise ValueError(f"sample is a number of chips, at least 1, got {sample}")
     if threads is not None:
         check_whole("threads", threads)
-    storage = storage or StorageOptions()
-    frame = _rows(index, skip_nodata=skip_nodata, storage=storage)
-    if isinstance(items, Iterator):
-        items = list(items)  # each sensor looks for its own
+    check_options("band_stats", options, TableOptions)
+    index, assets, options = rows_and_options(index, assets, options)
+    frame = _rows(index, skip_nodata=skip_nodata, storage=options.get("storage") or StorageOptions())
+    if isinstance(options.get("items"), Iterator):
+        options["items"] = list(options["items"])  # type: ignore[arg-type]  # each sensor looks for its own
+    options["pad"] = True
     names = None if assets is None else ([assets] if isinstance(assets, str) else list(assets))
-    source: dict[str, Any] = {"items": items, "sensor": sensor, "harmonize": harmonize, "storage": storage, "pixels": pixels}
     tables = []
-    for some in _by_sensor(frame, sensor):
+    for some in _by_sensor(frame, options.get("sensor")):
         if sample is not None and sample < len(some):
             some = some.iloc[np.sort(np.random.default_rng(seed).choice(len(some), sample, replace=False))]
-        table = chip_source(some, names, pad=True, **source)
-        table = table if names is not None else with_bands(table, training_bands(table))
+        table = open_table(some, names, **options)
+        table = table if names is not None else table.with_bands(training_bands(table))
         tables.append((table, (some["nodata_fraction"] == 0).to_numpy()))
     total = sum(len(table.rows) for table, _ in tables)
     with client_of(False if client is None and threads is not None else client) as cluster, told(one_step(progress)) as report:

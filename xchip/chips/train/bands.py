@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from xchip.chips.chip_reader import ChipReader
 from xchip.chips.chip_table import ChipTable
-from xchip.chips.item_cache import survey
-from xchip.chips.read_plan import tile_shape
 from xchip.core.quality import QualityRule
 from xchip.sensors.clay import CLAY_SENSORS
 from xchip.sensors.registry import band_called, find
@@ -32,14 +26,6 @@ def training_bands(table: ChipTable) -> tuple[str, ...]:
     names = tuple(band.name for band in table.reader.bands if band.name not in quality)
     clay = CLAY_SENSORS.get(scene.sensor or "")
     return clay.bands if clay is not None and set(clay.bands) <= set(names) else names
-
-
-def with_bands(table: ChipTable, names: Sequence[str]) -> ChipTable:
-    """The same chips, of which other bands are read."""
-    items = replace(table.reader.items, assets=tuple(names))
-    bands, kinds = survey(items, table.rows.items)
-    tile = tile_shape(block for kind in kinds.values() for block in kind.blocks)
-    return replace(table, reader=ChipReader(items, bands, kinds, tile, table.reader.size))
 
 
 def wavelengths_of(table: ChipTable) -> dict[str | None, dict[str, float]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import xarray as xr
 
-from xchip.chips.chip_table import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, TableOptions, open_table
 from xchip.chips.read_plan import Epoch, epoch_plan
+from xchip.chips.train.batch_size import batch_size_by_keyword
 from xchip.chips.train.readers import ClusterReaders, Readers, ThreadReaders
 from xchip.core.limits import check_whole, reading_threads
-from xchip.io.storage import StorageOptions
-from xchip.stac.scene.sentinel2_offset import Harmonize
+from xchip.core.options import check_options
+from xchip.core.types import Assets, IndexLike
 
 if TYPE_CHECKING:
     import distributed
@@ -121,11 +122,20 @@ def _produce(
         readers.stop()
 
 
+class ReadingOptions(TableOptions, total=False):
+    """Keywords of `batches` that say how chips are read."""
+
+    threads: int | None
+    prefetch: int
+    client: distributed.Client | str | Literal[False] | None
+
+
+@batch_size_by_keyword(position=1)
 def batches(
-    index: Any,
-    batch_size: int = 64,
-    assets: str | Iterable[str] | None = None,
+    index: IndexLike | ChipTable,
+    assets: Assets = None,
     *,
+    batch_size: int = 64,
     shuffle: bool = True,
     seed: int = 0,
     epoch: int = 0,
@@ -136,15 +146,7 @@ def batches(
     workers: int = 1,
     drop_last: bool = False,
     start: Mapping[str, Any] | int = 0,
-    threads: int | None = None,
-    prefetch: int = 2,
-    client: distributed.Client | str | Literal[False] | None = None,
-    items: Any = None,
-    sensor: Any = None,
-    harmonize: Harmonize = False,
-    pad: bool = False,
-    storage: StorageOptions | None = None,
-    pixels: StorageOptions | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> Batches:
     """Batches of loaded chips, in random order, at nearly the speed at which the files can be decoded.
 
@@ -157,11 +159,11 @@ def batches(
     Parameters
     ----------
     index
-        Rows of an index, as for `open_chips`. What `chip_source` makes of them saves reading them anew each epoch.
-    batch_size
-        Chips in a batch; the last may have fewer.
+        Rows of an index, as for `open_chips`. Open them with `xchip.open_table` to read them once for all epochs.
     assets, items, sensor, harmonize, pad, storage, pixels
         As for `open_chips`.
+    batch_size
+        Chips in a batch; the last may have fewer.
     shuffle
         False gives the chips in the order of the rows; those of ``buffer`` rows that follow each other are then read together.
     seed, epoch
@@ -205,7 +207,7 @@ def batches(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     item = xchip.testing.write_scene(folder, shape=(512, 512))
     ...     index = xchip.index_items(item, size=128).compute()
-    ...     sizes = [batch.sizes["chip"] for batch in batches(index, 6, ["red", "nir"], seed=1)]
+    ...     sizes = [batch.sizes["chip"] for batch in batches(index, ["red", "nir"], batch_size=6, seed=1)]
     >>> sizes
     [6, 6, 4]
     """
@@ -214,16 +216,14 @@ def batches(
         check_whole(name, value)
     check_whole("rank", rank, 0, world_size - 1)
     check_whole("worker", worker, 0, workers - 1)
+    check_options("batches", options, ReadingOptions)
+    threads, prefetch, client = options.pop("threads", None), options.pop("prefetch", 2), options.pop("client", None)
     check_whole("prefetch", prefetch, 0)
     check_whole("seed", seed, 0)
     check_whole("epoch", epoch, 0)
     if threads is not None:
         check_whole("threads", threads)
-    table = index
-    if not isinstance(index, ChipTable):
-        table = chip_source(
-            index, assets, items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels
-        )
+    table = open_table(index, assets, **options)  # type: ignore[misc]  # the keys that are left are its own
     settings = plain_numbers({
         "chips": len(table.rows), "index": table.rows.digest, "batch_size": batch_size, "shuffle": shuffle, "seed": seed,
         "epoch": epoch, "buffer": buffer, "rank": rank, "world_size": world_size, "worker": worker, "workers": workers,

@@ -6,24 +6,23 @@ Their samples are what the Clay model takes, or have the keys of TorchGeo. PyTor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from xchip.chips.chip_table import ChipTable
 from xchip.chips.read_plan import share
 from xchip.chips.train.bands import sensors_of
+from xchip.chips.train.batch_size import batch_size_by_keyword
 from xchip.chips.train.batches import BUFFER, PixelBatch, batches, plain_numbers
-from xchip.chips.train.stats_values import BandStats
-from xchip.chips.train.torch_samples import Keys, clay_batch, samples_of, the_torch
-from xchip.io.storage import StorageOptions
-from xchip.stac.scene.sentinel2_offset import Harmonize
+from xchip.chips.train.torch_samples import SampleOptions, clay_batch, samples_of, the_torch
+from xchip.core.options import check_options
+from xchip.core.types import Assets, IndexLike
 
 __all__ = ["ChipDataset", "IterableChipDataset", "clay_batch"]
 
 if TYPE_CHECKING:
-    import torch
-
     # So that types are the same with PyTorch and without it.
     class Dataset: ...
 
@@ -90,26 +89,14 @@ class ChipDataset(Dataset):
 
     def __init__(
         self,
-        index: Any,
-        assets: str | Iterable[str] | None = None,
+        index: IndexLike | ChipTable,
+        assets: Assets = None,
         *,
-        keys: Keys = "clay",
-        dtype: torch.dtype | str = "float32",
         transform: Transform | None = None,
-        stats: BandStats | None = None,
-        waves: Mapping[str, float] | None = None,
-        gsd: float | None = None,
-        items: Any = None,
-        sensor: Any = None,
-        harmonize: Harmonize = False,
-        pad: bool = False,
-        storage: StorageOptions | None = None,
-        pixels: StorageOptions | None = None,
+        **options: Unpack[SampleOptions],
     ) -> None:
-        source = {
-            "items": items, "sensor": sensor, "harmonize": harmonize, "pad": pad, "storage": storage, "pixels": pixels,
-        }  # fmt: skip
-        self._samples = samples_of(index, assets, keys=keys, dtype=dtype, stats=stats, waves=waves, gsd=gsd, **source)
+        check_options(type(self).__name__, options, SampleOptions)
+        self._samples = samples_of(index, assets, **options)
         self.transform = transform
 
     @property
@@ -174,12 +161,13 @@ class IterableChipDataset(IterableDataset):
         dataset.resume(checkpoint)  # the loader then gives the rest of that epoch
     """
 
+    @batch_size_by_keyword(position=2)
     def __init__(
         self,
-        index: Any,
-        batch_size: int = 64,
-        assets: str | Iterable[str] | None = None,
+        index: IndexLike | ChipTable,
+        assets: Assets = None,
         *,
+        batch_size: int = 64,
         shuffle: bool = True,
         seed: int = 0,
         buffer: int = BUFFER,
@@ -188,24 +176,13 @@ class IterableChipDataset(IterableDataset):
         world_size: int | None = None,
         threads: int | None = None,
         prefetch: int = 2,
-        keys: Keys = "clay",
-        dtype: torch.dtype | str = "float32",
         transform: Transform | None = None,
-        stats: BandStats | None = None,
-        waves: Mapping[str, float] | None = None,
-        gsd: float | None = None,
-        items: Any = None,
-        sensor: Any = None,
-        harmonize: Harmonize = False,
-        pad: bool = False,
-        storage: StorageOptions | None = None,
-        pixels: StorageOptions | None = None,
+        **options: Unpack[SampleOptions],
     ) -> None:
         torch = the_torch()
-        source = {
-            "items": items, "sensor": sensor, "harmonize": harmonize, "pad": pad, "storage": storage, "pixels": pixels,
-        }  # fmt: skip
-        self._samples = samples_of(index, assets, keys=keys, dtype=dtype, stats=stats, waves=waves, gsd=gsd, **source)
+        check_options(type(self).__name__, options, SampleOptions)
+        self._samples = samples_of(index, assets, **options)
+        keys = options.get("keys", "clay")
         known = list(dict.fromkeys(sensors_of(self._samples.table)))
         if keys == "clay" and len(known) > 1:
             raise ValueError(

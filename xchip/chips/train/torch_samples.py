@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from xchip.chips.chip_reader import BandLayout
 from xchip.chips.chip_rows import ChipRows
-from xchip.chips.chip_table import ChipTable, chip_source
-from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of, with_bands
+from xchip.chips.chip_table import ChipTable, TableOptions, open_table
+from xchip.chips.train.bands import sensors_of, training_bands, wavelengths_of
 from xchip.chips.train.stats_values import BandStats
+from xchip.core.types import Assets, IndexLike
 from xchip.indexing.stacchip.rows import located
 from xchip.sensors.clay import CLAY_SENSORS, encodings
 
@@ -130,33 +131,44 @@ def _torchgeo_places(coords: Mapping[str, np.ndarray], rows: ChipRows) -> tuple[
     return bounds, np.stack([res_x, none, left, none, -res_y, top, none, none, one], axis=1)
 
 
+class SampleOptions(TableOptions, total=False):
+    """Keywords of the datasets that say what a sample is, and how chips are read."""
+
+    keys: Keys
+    dtype: torch.dtype | str
+    stats: BandStats | None
+    waves: Mapping[str, float] | None
+    gsd: float | None
+
+
 def samples_of(
-    index: Any,
-    assets: str | Iterable[str] | None,
+    index: IndexLike | ChipTable,
+    assets: Assets = None,
     *,
-    keys: Keys,
-    dtype: torch.dtype | str,
-    stats: BandStats | None,
-    waves: Mapping[str, float] | None,
-    gsd: float | None,
-    **source: Any,
+    keys: Keys = "clay",
+    dtype: torch.dtype | str = "float32",
+    stats: BandStats | None = None,
+    waves: Mapping[str, float] | None = None,
+    gsd: float | None = None,
+    **options: Unpack[TableOptions],
 ) -> Samples:
+    """Open the chips of an index as samples; see `xchip.ChipDataset`."""
     torch = the_torch()
     if keys not in ("clay", "torchgeo"):
         raise ValueError(f"keys are 'clay' or 'torchgeo', got {keys!r}")
     wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(wanted, torch.dtype):
         raise ValueError(f"dtype is a data type of PyTorch or its name, such as 'float32', got {dtype!r}")
-    table = index if isinstance(index, ChipTable) else chip_source(index, assets, **source)
+    table = open_table(index, assets, **options)
     sensors = sensors_of(table)
     known = list(dict.fromkeys(sensors))
-    if assets is None and not isinstance(index, ChipTable):
+    if table.assets is None:
         if len(known) > 1:
             raise ValueError(
                 f"the index has chips of several sensors, {known}, whose bands differ; name the bands that they have in common "
                 "with assets=, or make a dataset of each"
             )
-        table = with_bands(table, training_bands(table))
+        table = table.with_bands(training_bands(table))
     bands = [band.name for band in table.reader.bands]
     _check_dtype(table, wanted, stats)
     number = np.array([known.index(sensor) for sensor in sensors], np.int64)

@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
-from xchip.core.grid import Anchor, ChipGrid, Edge
-from xchip.core.limits import limits_of
+from xchip.core.grid import Pair
+from xchip.core.limits import IndexOptions
 from xchip.core.quality import QualityRule
-from xchip.core.types import JSON, Item, PathLike
+from xchip.core.types import JSON, Items, PathLike
 from xchip.indexing.archive.layout import archive_store
 from xchip.indexing.archive.ledger import ItemDict, Record, RunRecords, claim, fingerprint_of, now
 from xchip.indexing.archive.manifest import write_manifest
@@ -26,7 +26,7 @@ from xchip.indexing.archive.pending import PendingItems, Verdict
 from xchip.indexing.archive.report import BuildReport
 from xchip.indexing.archive.task import ArchiveError, Job, Prepare, identity_of, index_one
 from xchip.indexing.files.geoparquet import SCHEMA_VERSION
-from xchip.indexing.from_items import IndexSpec, grid_options
+from xchip.indexing.from_items import IndexSpec, grid_options, spec_of
 from xchip.io.cluster import client_of
 from xchip.io.progress import LOGGER, Progress
 from xchip.io.retry import recorded_message
@@ -47,17 +47,12 @@ READ_AHEAD = 32
 
 
 def build_index(
-    items: Any,
-    path: str | os.PathLike[str],
-    size: Any = 256,
+    items: Items,
+    path: PathLike,
+    size: Pair = 256,
     *,
     sensor: str | SensorProfile | None = None,
     quality: str | QualityRule | None = None,
-    max_nodata: float | None = None,
-    max_cloud: float | None = None,
-    stride: Any = None,
-    edge: Edge = "drop",
-    anchor: Anchor = "origin",
     storage: StorageOptions | None = None,
     pixels: StorageOptions | None = None,
     client: distributed.Client | str | Literal[False] | None = None,
@@ -66,7 +61,7 @@ def build_index(
     retry_failed: bool = True,
     prepare: Prepare | None = None,
     progress: bool | TextIO = True,
-    **limits: float | None,
+    **options: Unpack[IndexOptions],
 ) -> BuildReport:
     """Index many items into an archive, resumably: each item once, and no part is ever incomplete.
 
@@ -80,7 +75,7 @@ def build_index(
         As for `xchip.index_items`. A long iterator is consumed step by step.
     path
         Root of the archive: a local folder, or a URL that fsspec opens. An existing archive is continued.
-    size, stride, edge, anchor, sensor, quality, max_nodata, max_cloud, **limits
+    size, sensor, quality, stride, edge, anchor, max_nodata, max_cloud and other limits
         As for `xchip.index_items`. All runs of an archive must use the same values.
     storage
         Storage options of the archive.
@@ -128,11 +123,9 @@ def build_index(
         raise ValueError(
             f"path={root!r} names a file, but an archive is a folder; for one file use write_index(index_items(items), path)"
         )
-    if isinstance(size, ChipGrid):
-        raise ValueError("size must not be a ChipGrid, because each item has its own grid: pass size, stride, edge and anchor")
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {attempts}")
-    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    spec = spec_of("build_index", size, sensor, quality, options)
     parameters = parameters_of_spec(spec)
     store = archive_store(root, storage)
     job = Job(spec, store, pixels or store.storage, attempts, _digest(json.dumps(parameters, sort_keys=True)), prepare)
@@ -192,7 +185,7 @@ class _Build:
         self.done = self.skipped = self.rows = 0
         self.failures: list[tuple[str | None, str, str, str, int]] = []
 
-    def run(self, items: Any) -> None:
+    def run(self, items: Items) -> None:
         """Index the pending ones of ``items``."""
         with self._progress or nullcontext():
             try:
@@ -250,7 +243,7 @@ class _Build:
             if future.exception() is None:
                 self._record(_record_of(future, item, fingerprint))
 
-    def _unreadable(self, entry: Item, name: str, error: Exception) -> None:
+    def _unreadable(self, entry: Items, name: str, error: Exception) -> None:
         """Record that ``name`` in an entry of the items can't be read."""
         kind, message = type(error).__name__, recorded_message(error)
         if not isinstance(entry, (str, os.PathLike)):
@@ -261,7 +254,7 @@ class _Build:
         self._unread.get(source, set()).discard(name)
         self._record(Record("failed", None, name, "", now(), 1, error=kind, message=message, source=source))
 
-    def _read(self, entry: Item) -> None:
+    def _read(self, entry: Items) -> None:
         """Record that an entry can be read now, for those of its failures in earlier runs that did not recur."""
         if isinstance(entry, (str, os.PathLike)):
             source = _source_of(entry)
@@ -299,7 +292,7 @@ def _record_of(future: Future[Record], item: ItemDict, fingerprint: str) -> Reco
 
 
 def _read_items(
-    items: Any, on_error: Callable[[Item, str, Exception], None], on_read: Callable[[Item], None], storage: StorageOptions
+    items: Items, on_error: Callable[[Items, str, Exception], None], on_read: Callable[[Items], None], storage: StorageOptions
 ) -> Iterator[Found]:
     """Yield items, each with the href of its JSON. URLs are fetched several at a time, because each takes a while.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xchip.core.grid import ChipGrid
+from xchip.core.grid import ChipGrid, GridOptions
 from xchip.core.limits import Limits
 from xchip.core.quality import QualityRule
 from xchip.core.reduce import FRACTIONS
@@ -95,7 +95,7 @@ def verify(
     """
     store = archive_store(path, storage)
     manifest = parts_of(store)
-    spec = spec_of(store)
+    spec = recorded_spec(store)
     if deep and spec is None:
         raise ValueError(f"{path} does not hold the parameters that it was built with, so its items can't be indexed again")
     chosen = manifest
@@ -112,7 +112,7 @@ def verify(
                 yield from problems
 
 
-def spec_of(store: Store) -> IndexSpec | None:
+def recorded_spec(store: Store) -> IndexSpec | None:
     """Return the parameters that an archive was built with; None if the archive does not hold them."""
     parameters = parameters_of(store)
     if parameters is None:
@@ -122,8 +122,8 @@ def spec_of(store: Store) -> IndexSpec | None:
         return None
     limits = {name: parameters[name] for name in Limits.__slots__ if name in parameters}
     rule = QualityRule.from_json(quality) if isinstance(quality, str) and quality.startswith("{") else quality
-    size, stride = tuple(parameters["size"]), tuple(parameters["stride"])
-    return IndexSpec(size, stride, parameters["edge"], parameters["anchor"], sensor, rule, Limits(**limits))
+    grid_options = GridOptions(stride=tuple(parameters["stride"]), edge=parameters["edge"], anchor=parameters["anchor"])
+    return IndexSpec(tuple(parameters["size"]), sensor, rule, grid_options, Limits(**limits))
 
 
 def _unlisted(store: Store, listed: Sequence[str]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ import xarray as xr
 from xchip import sensors
 from xchip.core.arrays import ArrayScene, Quality, Xarray, array_scenes, as_dataset, nodata_of, pixel_grid
 from xchip.core.counting import MAX_ROWS
-from xchip.core.grid import chip_grid
+from xchip.core.grid import GridOptions, Size, chip_grid
 from xchip.core.limits import Limits
 from xchip.core.quality import NodataRule
 from xchip.indexing.explain.explanation import CHIP_BYTES, Explanation, Figure, as_bytes, counted, counting_memory, memory_figure
@@ -28,13 +28,13 @@ FEW_CHUNKS = 8
 
 def explain_array(
     obj: Xarray,
-    size: Any = 256,
+    size: Size = 256,
     *,
     quality: Quality = None,
     item_id: str | None = None,
     limits: Limits | None = None,
     threads: int | None = None,
-    **grid_options: Any,
+    **grid_options: Unpack[GridOptions],
 ) -> Explanation:
     """What the index of an array will take: the function behind ``.chips.explain``, where the parameters are described."""
     ds = as_dataset(obj)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 from xchip import sensors
-from xchip.core.grid import Anchor, ChipGrid, Edge
-from xchip.core.limits import limits_of
+from xchip.core.grid import Pair
+from xchip.core.limits import IndexOptions
 from xchip.core.quality import QualityRule
 from xchip.core.scene import ItemError, Scene
+from xchip.core.types import Items
 from xchip.indexing.explain.cost import file_reads, pixel_bytes, requests, scene_memory, stored_bytes
 from xchip.indexing.explain.explanation import MAX_GROUPS, MAX_PROBLEMS, Explanation, Figure, Group, Tally, counted, memory_figure
-from xchip.indexing.from_items import IndexSpec, grid_options, understand_for_index
+from xchip.indexing.from_items import IndexSpec, grid_options, spec_of, understand_for_index
 from xchip.io.storage import StorageOptions
 from xchip.raster.header import header_reader
 from xchip.sensors.profile import SensorProfile
@@ -21,20 +22,15 @@ from xchip.stac.scene.understand import HeaderNeeded, ReadHeader, collection_of,
 
 
 def explain_items(
-    items: Any,
-    size: Any = 256,
+    items: Items,
+    size: Pair = 256,
     *,
     sensor: str | SensorProfile | None = None,
     quality: str | QualityRule | None = None,
-    max_nodata: float | None = None,
-    max_cloud: float | None = None,
-    stride: Any = None,
-    edge: Edge = "drop",
-    anchor: Anchor = "origin",
     header: bool = False,
     pixels: StorageOptions | None = None,
     threads: int | None = None,
-    **limits: float | None,
+    **options: Unpack[IndexOptions],
 ) -> Explanation:
     """What `xchip.index_items` or `xchip.build_index` will do with items, before anything runs.
 
@@ -43,7 +39,7 @@ def explain_items(
 
     Parameters
     ----------
-    items, size, sensor, quality, max_nodata, max_cloud, stride, edge, anchor, **limits
+    items, size, sensor, quality, stride, edge, anchor, max_nodata, max_cloud and other limits
         As for `xchip.index_items`. Limits choose chips after their pixels are counted, so they spare nothing.
     header
         Whether to open files where an item's metadata do not tell its grid. If not, such items are only counted.
@@ -71,11 +67,9 @@ def explain_items(
     >>> job.chips.value, job.chips.basis, job.pixel_bytes.value == 300 * 350
     (20, 'exact', True)
     """
-    if isinstance(size, ChipGrid):
-        raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
     if sensor is not None:
         sensors.find(sensor)  # once here, rather than a refusal an item
-    spec = IndexSpec(size, stride, edge, anchor, sensor, quality, limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits))
+    spec = spec_of("explain_items", size, sensor, quality, options)
     census = _Census(spec, grid_options(spec))
     storage = pixels or StorageOptions()
     read = header_reader(storage) if header else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.core.reduce import FRACTIONS
+from xchip.core.version import VERSION
 from xchip.indexing.rows import EDGES
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ class Facts:
             west, south, east, north = zip(*self._bounds, strict=True)
             column["bbox"] = [min(west), min(south), max(east), max(north)]
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-        from xchip import __version__
-
-        xchip = {"schema_version": SCHEMA_VERSION, "software": f"xchip {__version__}", "grids": list(self.grids.values())} | more
+        xchip = {"schema_version": SCHEMA_VERSION, "software": f"xchip {VERSION}", "grids": list(self.grids.values())} | more
         return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
 
 
