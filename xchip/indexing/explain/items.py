@@ -39,7 +39,9 @@ def explain_items(
 
     Parameters
     ----------
-    items, size, sensor, quality, stride, edge, anchor, max_nodata, max_cloud and other limits
+    items, size, sensor, quality, stride, edge, anchor
+        As for `xchip.index_items`.
+    max_nodata, max_defective, max_cloud, max_shadow, max_snow, max_water, min_clear
         As for `xchip.index_items`. Limits drop chips after their pixels are counted, so they do not reduce the cost.
     header
         Whether to open files where an item's metadata do not record its grid. If not, such items are only counted.
