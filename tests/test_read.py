@@ -736,7 +736,8 @@ def test_sizes_and_items_as_keywords_of_the_general_readers(tmp_path: Path) -> N
     for general, special in ((read_index, stacchip.read_index), (open_index, stacchip.open_index)):
         for options in ({"chip_size": 16}, {"items_root": "s3://data/"}, {"chip_size": 16, "items_root": "s3://data/"}):
             with pytest.warns(
-                DeprecationWarning, match=rf"of {general.__name__}\(\) is .*; use xchip\.stacchip\.{general.__name__}\(\)"
+                DeprecationWarning,
+                match=rf"{general.__name__}\(chip_size=, items_root=\) is .*; use xchip\.stacchip\.{general.__name__}\(\)",
             ) as caught:
                 rows = general(path, **options)
             assert [warning.filename for warning in caught] == [__file__]

@@ -50,12 +50,8 @@ def spec_of(
 ) -> IndexSpec:
     """Check the parameters of an index of items.
 
-    Raises
-    ------
-    TypeError
-        If an option is unknown; the message names ``function``.
-    ValueError
-        If an option is out of range, or ``size`` is a ChipGrid.
+    Raises TypeError if an option is unknown, and names ``function``; ValueError if an option is out of range, or ``size`` is a
+    ChipGrid.
     """
     if isinstance(size, ChipGrid):
         raise ValueError("each item has its own grid: pass size, stride, edge and anchor, not a ChipGrid")

@@ -93,18 +93,9 @@ class IndexRows:
 
 
 def index_rows(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Limits | None = None) -> IndexRows:
-    """Make the rows of one item.
+    """Make the rows of one item from its chips and the pixels of each class in each chip: integers (7, chip_y, chip_x).
 
-    Parameters
-    ----------
-    grid
-        The item's chips.
-    counts
-        Pixels of each class in each chip: integers (7, chip_y, chip_x).
-    item
-        Values that the rows share.
-    limits
-        Which chips to keep.
+    Chips that exceed ``limits`` are dropped.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -248,15 +248,7 @@ class Tally:
         self.reasons[figure.basis, figure.why] += 1
 
     def figure(self, *, nothing: str, missing: str = "") -> Figure:
-        """Return the sum as one figure.
-
-        Parameters
-        ----------
-        nothing
-            Reason to give if no item was added.
-        missing
-            Items that the sum leaves out, if any: it is then a lower bound at best.
-        """
+        """Return the sum; ``nothing`` is the reason if no item was added. Items that are ``missing`` make it a lower bound."""
         bound: list[Basis] = ["at least"] if missing else []
         basis = joined([*bound, *(basis for basis, _ in self.reasons)])
         parts = [nothing] if not self.reasons else [why for _, why in self.reasons]
@@ -286,16 +278,9 @@ def counting_memory(rows: int, width: int, itemsize: int) -> int:
 
 
 def memory_figure(per_thread: int, tasks: int, threads: int | None, what: str) -> Figure:
-    """Estimate the peak memory of one process.
+    """Estimate the peak memory of one process in which a thread with a task holds ``per_thread`` bytes: ``what``.
 
-    Parameters
-    ----------
-    per_thread
-        Bytes that a thread holds at most: ``what``.
-    tasks
-        Number of tasks: threads without a task hold nothing.
-    threads
-        Threads of the process; None for as many as Dask would start.
+    ``threads`` is the number of threads; None for as many as Dask would start.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is at least 1, got {threads}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Bounds: TypeAlias = BBox
 """(west, south, east, north), degrees."""
+Side = TypeVar("Side", np.ndarray, "pc.Expression")
 Term: TypeAlias = tuple[str, str, Any]
 """(column, operator, value)."""
 
@@ -78,16 +79,11 @@ class Query:
         """Return which of ``bounds``, float64 (n, 4), touch the box: bool (n,). NaN touches nothing."""
         if self.boxes is None:
             return np.ones(len(bounds), bool)
-        left, bottom, right, top = bounds.T
-        touching = [(left <= e) & (right >= w) & (bottom <= n) & (top >= s) for w, s, e, n in self.boxes]
-        return np.logical_or.reduce(touching)
+        return self.touches(*bounds.T)
 
-    def touches(
-        self, left: pc.Expression, bottom: pc.Expression, right: pc.Expression, top: pc.Expression
-    ) -> pc.Expression | None:
-        """Return the test of `bounds_touch` as an expression on four columns; None without a box."""
-        if self.boxes is None:
-            return None
+    def touches(self, left: Side, bottom: Side, right: Side, top: Side) -> Side:
+        """Return whether bounds touch the box, for four arrays or four columns of an expression."""
+        assert self.boxes is not None
         touching = [(left <= e) & (right >= w) & (bottom <= n) & (top >= s) for w, s, e, n in self.boxes]
         return reduce(operator.or_, touching)
 
@@ -213,15 +209,8 @@ def make_query(
             schema.empty_table().filter(condition)
         except pa.ArrowException as error:
             raise ValueError(f"filters: {condition} can't be evaluated: {error}") from None
-    return Query(
-        boxes,
-        condition,
-        groups,
-        stacchip or StacchipOptions(),
-        storage or StorageOptions(),
-        None if columns is None else tuple(columns),
-        schema,
-    )
+    names = None if columns is None else tuple(columns)
+    return Query(boxes, condition, groups, stacchip or StacchipOptions(), storage or StorageOptions(), names, schema)
 
 
 def _unknown_column(condition: pc.Expression, schema: pa.Schema) -> str | None:

@@ -93,10 +93,7 @@ def read_index(
     """
     if chip_size is not None or items_root is not None:
         warn_deprecated(
-            "chip_size= or items_root= of read_index()",
-            instead="xchip.stacchip.read_index()",
-            since="0.1",
-            removed_in="0.2",
+            "read_index(chip_size=, items_root=)", instead="xchip.stacchip.read_index()", since="0.1", removed_in="0.2"
         )
     stacchip = StacchipOptions(256 if chip_size is None else chip_size, items_root)
     return as_frame(read_rows(path, bbox, filters, storage=storage, stacchip=stacchip))
@@ -140,10 +137,7 @@ def open_index(
     """
     if chip_size is not None or items_root is not None:
         warn_deprecated(
-            "chip_size= or items_root= of open_index()",
-            instead="xchip.stacchip.open_index()",
-            since="0.1",
-            removed_in="0.2",
+            "open_index(chip_size=, items_root=)", instead="xchip.stacchip.open_index()", since="0.1", removed_in="0.2"
         )
     stacchip = StacchipOptions(256 if chip_size is None else chip_size, items_root)
     return lazy_frame(path, bbox, filters, storage=storage, stacchip=stacchip)
@@ -188,25 +182,10 @@ def lazy_frame(
 
 
 def rows_of(index: IndexLike, columns: Sequence[str] | None = None, *, storage: StorageOptions | None = None) -> pd.DataFrame:
-    """Return the rows of an index, in memory.
+    """Return the rows of an index, in memory: a GeoDataFrame if the geometry is among ``columns`` and the source has one.
 
-    Parameters
-    ----------
-    index
-        A path or a list of paths, as for `read_index`; a geopandas or pandas frame; a dask frame, which is computed; or a
-        pyarrow Table.
-    columns
-        Columns to return; of files only these are converted. All by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A GeoDataFrame if the geometry is among the columns and the source had one.
-
-    Raises
-    ------
-    ValueError
-        If a column does not exist.
+    ``index`` is a path or a list of paths, as for `read_index`; a geopandas or pandas frame; a dask frame, which is computed; or
+    a pyarrow Table. Of files only ``columns`` are converted. Raises ValueError if a column does not exist.
     """
     import pyarrow as pa
 

@@ -81,7 +81,7 @@ class IndexFile:
         import pyarrow.compute as pc
 
         columns = form.covering(self.schema)
-        return None if columns is None else query.touches(*(pc.field(*path) for path in columns))
+        return None if columns is None or query.boxes is None else query.touches(*(pc.field(*path) for path in columns))
 
     def needed(self, query: Query) -> ds.ParquetFileFragment:
         """Return its fragment with only the row groups that can hold rows of the answer, according to their statistics."""

@@ -123,21 +123,10 @@ def plain_type(dtype: pa.DataType) -> pa.DataType:
 
 
 def in_form(table: pa.Table, path: str, schema: pa.Schema, chip_size: int, items_root: str | None = None) -> pa.Table:
-    """Convert rows of a file to the index's columns and types, then extra ones.
+    """Convert rows of the file at ``path``, with at least the columns of `read_columns`, to the columns and types of ``schema``.
 
-    Parameters
-    ----------
-    table
-        Rows of the file at ``path``, with at least the columns of `read_columns`.
-    schema
-        Columns of the result: those of `arrow_schema`, then extra ones. Extra columns that the file lacks are null.
-    chip_size, items_root
-        Pixels of a chip, and where items are, for stacchip's tables.
-
-    Raises
-    ------
-    ValueError
-        If a column can't be converted.
+    ``schema`` has the columns of `arrow_schema`, then extra ones; extra columns that the file lacks are null. ``chip_size`` and
+    ``items_root`` are for stacchip's tables. Raises ValueError if a column can't be converted.
     """
     import pyarrow as pa
 

@@ -35,21 +35,9 @@ def located(
 ) -> Mapping[str, np.ndarray]:
     """Fill in date, CRS and edges of each chip from the chip's window on its item's grid.
 
-    Parameters
-    ----------
-    rows
-        Items and windows of the chips.
-    coords
-        Coordinates by name, one value per chip; returned unchanged where all edges are known.
-    scene_of
-        Returns the scene of one of ``rows.items``. Called only for items whose rows lack edges.
-    unread
-        Positions of chips to leave as they are because their items can't be read.
-
-    Raises
-    ------
-    ItemError
-        If an item can't be read.
+    ``coords`` are coordinates by name, one value per chip; they are returned unchanged if all edges are known. ``scene_of``
+    returns the scene of one of ``rows.items``, or raises ItemError; it is called only for items whose rows lack edges. Chips at
+    the positions ``unread`` stay as they are, because their items can't be read.
     """
     lacking = np.isnan(coords["proj_left"])
     lacking[list(unread)] = False
