@@ -9,7 +9,7 @@ import numpy as np
 
 from xchip.core.reduce import FRACTIONS
 from xchip.indexing.opening.read import column_names
-from xchip.selection.audit_dates import PlaceTimes, least_time, microseconds
+from xchip.selection.dates import PlaceTimes, least_time, microseconds
 from xchip.selection.audit_report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitPair
 from xchip.selection.inputs import chips_of, column_of, is_lazy, shapes_of
 from xchip.selection.neighbours import MEASURED, Reach, Tree, empty, pair_distances, search
@@ -136,7 +136,7 @@ class _Chips(NamedTuple):
     side: np.ndarray
     """Number of each chip's split."""
     times: np.ndarray | None
-    """Microseconds since 1970, int64; `xchip.selection.audit_dates.UNKNOWN` where there is none; None without dates."""
+    """Microseconds since 1970, int64; `xchip.selection.dates.UNKNOWN` where there is none; None without dates."""
     place: np.ndarray
     """Number of each chip's place."""
     first: np.ndarray

@@ -11,7 +11,7 @@ import numpy as np
 from xchip.core.limits import Limits
 from xchip.core.reduce import FRACTIONS
 from xchip.indexing.rows import SERIES
-from xchip.selection.audit_dates import UNKNOWN, microseconds
+from xchip.selection.dates import UNKNOWN, microseconds
 from xchip.selection.inputs import chips_of, column_of
 from xchip.selection.series_places import COLUMNS, places_of
 from xchip.selection.series_versions import UNTOLD, baselines_of, versions_of
