@@ -16,7 +16,6 @@ from xchip.selection.inputs import chips_of, column_of
 from xchip.selection.series_places import COLUMNS, places_of
 from xchip.selection.series_versions import UNTOLD, baselines_of, versions_of
 from xchip.selection.series_windows import edges_of, moment
-from xchip.selection.split import moments_of
 
 if TYPE_CHECKING:
     import geopandas
@@ -222,7 +221,7 @@ def _plan(
         if length is not None and least > length:
             raise ValueError(f"places can't have {least} steps of {length}; lower min_steps or raise length")
         return _Plan(first, last, None, length, least, choose)
-    times = microseconds(moments_of(frame["datetime"]))
+    times = microseconds(frame["datetime"])
     times = times[(times != UNKNOWN) & _inside(times, first, last)]
     edges = edges_of(window, times, start=first, end=last, length=length)
     if times.size and least >= len(edges):
@@ -266,7 +265,7 @@ def _chips(frame: pd.DataFrame, baseline: str | None) -> _Chips:
     cloud = frame["cloud_fraction"].to_numpy(np.float64)
     return _Chips(
         places=places,
-        time=microseconds(moments_of(frame["datetime"])),
+        time=microseconds(frame["datetime"]),
         product=np.where(sensor >= 0, sensor, len(sensors) + 1 + collection),
         baseline=by_id if baseline is None else baselines_of(column_of(frame, baseline)),
         made=made,
