@@ -378,6 +378,11 @@ def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> No
         series(table([chip("a"), chip("b", days=30)]), **options)
 
 
+def test_an_unknown_limit() -> None:
+    with pytest.raises(TypeError, match=r"series\(\) has no parameter 'max_clouds'; did you mean 'max_cloud'\?"):
+        series(table([chip("a")]), max_clouds=0.1)
+
+
 # Places
 
 

@@ -126,14 +126,12 @@ def preview(
     columns = columns or _columns(len(frame))
     lines = -(-len(frame) // columns)
     figure = Figure(figsize=(1.75 * columns, 2.05 * lines + (0.25 if total > n else 0)), layout="constrained")
-    missing = [math.nan] * len(frame)
-    clouds, nodata = (frame.get(f"{name}_fraction", missing) for name in ("cloud", "nodata"))
-    for chip, caption in enumerate(zip(frame["chip_id"], clouds, nodata, strict=True)):
+    for chip in range(len(frame)):
         ax = figure.add_subplot(lines, columns, chip + 1)
         ax.imshow(pictures[chip], interpolation="nearest")
         ax.set(xticks=[], yticks=[], facecolor=PALE)
         ax.spines[:].set_visible(False)
-        ax.set_xlabel(_caption(*caption), fontsize=6.5, color=INK, labelpad=3)
+        ax.set_xlabel(_caption(frame.iloc[chip]), fontsize=6.5, color=INK, labelpad=3)
     if total > n:
         figure.suptitle(f"{n} of {total:,} chips", x=0.01, ha="left", fontsize=8, color=INK)
     settle(figure)
@@ -179,11 +177,13 @@ def _pictures(
             yield chip, to_rgba(values[chip, :height, :width], valid[chip, :height, :width], low, high)
 
 
-def _caption(chip_id: str, cloud: float, nodata: float) -> str:
-    shares = ["no valid pixels" if math.isnan(cloud) else f"{cloud:.0%} cloud"]
-    if not math.isnan(cloud) and nodata >= 0.005:
-        shares.append(f"{nodata:.0%} nodata")
-    return f"{shortened(str(chip_id), 30)}\n{', '.join(shares)}"
+def _caption(row: pd.Series) -> str:
+    chip_id = shortened(str(row["chip_id"]), 30)
+    if "cloud_fraction" not in row:
+        return chip_id
+    cloud, nodata = row["cloud_fraction"], row.get("nodata_fraction", 0.0)
+    shares = "no valid pixels" if math.isnan(cloud) else f"{cloud:.0%} cloud"
+    return f"{chip_id}\n{shares}{f', {nodata:.0%} nodata' if not math.isnan(cloud) and nodata >= 0.005 else ''}"
 
 
 def plot_scenes(
