@@ -32,11 +32,8 @@ def require_matplotlib() -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Lay out a finished figure.
-
-    matplotlib uses the tick labels of the previous layout, so the first layout is wrong by some pixels: it cuts titles and
-    legends.
-    """
+    """Lay out a finished figure."""
+    # matplotlib uses the tick labels of the previous layout, so the first layout cuts titles and legends by some pixels.
     figure.draw_without_rendering()
 
 
@@ -60,12 +57,7 @@ def label_axes(ax: Axes, crs: pyproj.CRS, proj_code: str) -> None:
 
 
 def draw_colorbar(
-    axes: Axes | list[Axes],
-    picture: ScalarMappable,
-    values: pd.Series,
-    *,
-    shrink: float = 0.85,
-    anchor: tuple[float, float] = (0.0, 0.5),
+    axes: Axes | list[Axes], picture: ScalarMappable, values: pd.Series, shrink: float = 0.85, anchor: Sequence[float] = (0, 0.5)
 ) -> None:
     """Draw a colour bar beside one or several axes: fractions as percentages, dates as dates."""
     from matplotlib.dates import AutoDateLocator, DateFormatter
@@ -108,19 +100,10 @@ def draw_legend(ax: Axes, handles: Sequence[Artist]) -> None:
 
     if not handles:
         return
-    ax.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0.0, 0.0),
-        # A fixed distance below the axes, past their labels.
-        bbox_transform=ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans),
-        ncols=4,
-        frameon=False,
-        fontsize="small",
-        handlelength=1.4,
-        borderaxespad=0.0,
-        borderpad=0.0,
-    )
+    # A fixed distance below the axes, past their labels.
+    below = ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans)
+    place = {"bbox_to_anchor": (0.0, 0.0), "bbox_transform": below, "borderaxespad": 0.0, "borderpad": 0.0}
+    ax.legend(handles=handles, loc="upper left", ncols=4, frameon=False, fontsize="small", handlelength=1.4, **place)
 
 
 def title_of(frame: pd.DataFrame) -> str:

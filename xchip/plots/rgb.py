@@ -20,11 +20,6 @@ RGB = ("red", "green", "blue")
 def picture_bands(ds: xr.Dataset) -> list[str]:
     """Return the bands of a picture: red, green and blue, by name or by ``attrs["common_name"]``; otherwise the first band.
 
-    Raises
-    ------
-    ValueError
-        If there are no bands.
-
     Examples
     --------
     >>> import xchip.testing
@@ -40,13 +35,7 @@ def picture_bands(ds: xr.Dataset) -> list[str]:
 
 
 def choose_bands(ds: xr.Dataset, bands: Sequence[str]) -> xr.Dataset:
-    """Select the bands of a picture: one, or three for red, green and blue.
-
-    Raises
-    ------
-    ValueError
-        If the number of bands differs, or a band is not in ``ds``.
-    """
+    """Select the bands of a picture: one, or three for red, green and blue."""
     if len(bands) not in (1, 3):
         raise ValueError(f"a picture has one band or three, got {list(bands)}")
     missing = [name for name in bands if name not in ds]

@@ -11,8 +11,8 @@ from xchip.core.reduce import FRACTIONS
 from xchip.core.types import IndexLike
 from xchip.indexing.opening.read import column_names
 from xchip.selection.audit_report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitFacts, SplitPair
-from xchip.selection.dates import UNKNOWN, Duration, PlaceTimes, least_time, microseconds
-from xchip.selection.inputs import chips_of, column_of, is_lazy, shapes_of
+from xchip.selection.dates import UNKNOWN, Duration, PlaceTimes, least_time, microseconds, timedelta_of
+from xchip.selection.inputs import chips_of, column_of, shapes_of
 from xchip.selection.neighbours import MEASURED, Reach, Tree, empty, pair_distances, search
 from xchip.selection.sphere import Shapes, chord_of, km_of, seeded
 from xchip.selection.split import BUFFER
@@ -89,13 +89,12 @@ def audit(
 
     if not 0 <= buffer_km < 20_000:
         raise ValueError(f"buffer_km is a distance from 0 to 20,000 km, got {buffer_km!r}")
-    longest = None if gap is None else pd.Timedelta(gap)
-    if longest is not None and not longest >= pd.Timedelta(0):
-        raise ValueError(f"gap is a length of time of 0 or more, got {gap!r}")
-    if column not in column_names(index, storage=storage):
+    longest = None if gap is None else timedelta_of(gap, "gap")
+    present = column_names(index, storage=storage)
+    if column not in present:
         raise ValueError(f"the index has no column {column!r} of splits; make one with xchip.split, or name another with column=")
     wanted = list(dict.fromkeys(["geometry", column, "datetime", "item_id", "chip_id", *BALANCED, *columns]))
-    frame = _frame(index, wanted, {column, *columns}, storage)
+    frame = chips_of(index, [name for name in wanted if name in present or name in columns], storage=storage)
     labels = column_of(frame, column)
     geometry = shapes_of(frame)
     nowhere = empty(geometry)
@@ -122,15 +121,6 @@ def audit(
         pairs,
         _duplicates(chips, frame),
     )
-
-
-def _frame(index: IndexLike, wanted: list[str], needed: set[str], storage: StorageOptions | None) -> geopandas.GeoDataFrame:
-    if hasattr(index, "columns") or hasattr(index, "column_names"):
-        present = set(column_names(index))
-        wanted = [name for name in wanted if name in present or name in needed]
-        if is_lazy(index):
-            index = index[[name for name in wanted if name in present]]  # type: ignore[index, call-overload]
-    return chips_of(index, wanted, storage=storage)
 
 
 class _Chips(NamedTuple):

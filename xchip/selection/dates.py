@@ -23,6 +23,20 @@ UNKNOWN = np.iinfo(np.int64).min
 """Code of a missing date."""
 
 
+def timedelta_of(value: Duration, name: str) -> pd.Timedelta:
+    """Convert a length of time of 0 or more; raise a ValueError that mentions ``name`` if it is not."""
+    import pandas as pd
+
+    message = f"{name} is a length of time such as '30D', of 0 or more, got {value!r}"
+    try:
+        length = pd.Timedelta(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(message) from error
+    if not length >= pd.Timedelta(0):  # NaT too
+        raise ValueError(message)
+    return length
+
+
 def moments_of(column: pd.Series) -> np.ndarray:
     """Convert a column of dates to datetime64[us] in UTC."""
     import pandas as pd

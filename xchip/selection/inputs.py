@@ -39,13 +39,7 @@ def lazy_rows(index: IndexLike, storage: StorageOptions | None = None) -> Frame:
 def chips_of(
     index: IndexLike, columns: Sequence[str] | None = None, *, storage: StorageOptions | None = None
 ) -> geopandas.GeoDataFrame:
-    """Return the rows of an index as a new GeoDataFrame, to which columns may be added. A lazy index is computed.
-
-    Raises
-    ------
-    ValueError
-        If it has no geometry.
-    """
+    """Return the rows of an index as a new GeoDataFrame, to which columns can be added. A lazy index is computed."""
     import geopandas
     import shapely
 
@@ -67,13 +61,7 @@ def shapes_of(layer: geopandas.GeoDataFrame | geopandas.GeoSeries) -> np.ndarray
 
 
 def layer_shapes(layer: Layer, name: str) -> np.ndarray:
-    """Return the shapes of a GeoDataFrame, a GeoSeries or shapely shapes, in longitude and latitude, without empty shapes.
-
-    Raises
-    ------
-    ValueError
-        If no shape remains, or ``layer`` is something else.
-    """
+    """Return the shapes of a layer in longitude and latitude, without empty shapes; raise a ValueError if there are none."""
     import shapely
 
     if hasattr(layer, "geometry") and hasattr(layer, "crs"):
@@ -110,13 +98,7 @@ def row_keys(frame: pd.DataFrame, shapes: np.ndarray) -> np.ndarray:
 
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column.
-    """
+    """Return a column, or raise a ValueError that lists the columns."""
     if name not in frame.columns:
         raise ValueError(f"the index has no column {name!r}; it has {list(frame.columns)}")
     return frame[name]

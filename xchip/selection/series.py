@@ -13,7 +13,7 @@ from xchip.core.options import check_options
 from xchip.core.reduce import FRACTIONS
 from xchip.core.types import IndexLike
 from xchip.indexing.rows import SERIES
-from xchip.selection.dates import UNKNOWN, Date, Duration, microseconds
+from xchip.selection.dates import UNKNOWN, Date, Duration, microseconds, timedelta_of
 from xchip.selection.inputs import chips_of, column_of
 from xchip.selection.series_places import COLUMNS, places_of
 from xchip.selection.series_versions import UNTOLD, baselines_of, versions_of
@@ -129,13 +129,23 @@ def series(
 
     check_options("series", limits, LimitOptions)
     limit = Limits(**limits)
+    for name, number in (("length", length), ("min_steps", min_steps)):
+        if number is not None and (number != int(number) or number < 1):
+            raise ValueError(f"{name} is a number of steps, at least 1, got {number!r}")
+    if choose not in get_args(Choose):
+        raise ValueError(f"choose must be one of {get_args(Choose)}, got {choose!r}")
+    if choose == "centre" and window is None:
+        raise ValueError('choose="centre" needs periods; give window=, or choose by "clear", "cloud", "first" or "last"')
+    first, last = (None if date is None else moment(date, name) for name, date in (("start", start), ("end", end)))
+    if first is not None and last is not None and first >= last:
+        raise ValueError(f"start is before end, got start={start!r} and end={end!r}")
+    longest = timedelta_of(same_time, "same_time").value // 1000
     frame = chips_of(index, storage=storage)
     missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
         raise ValueError(f"the index has no columns {missing}; it has {list(frame.columns)}")
-    plan = _plan(frame, window, start, end, length, min_steps, choose)
-    longest = _checked_same_time(same_time)
     chips = _chips(frame, baseline)
+    plan = _plan(chips.time, window, first, last, length, (length or 1) if min_steps is None else min_steps, choose)
     tally = _Tally(np.arange(len(frame)))
     tally.keep("undated", chips.time != UNKNOWN)
     tally.keep("outside", _inside(chips.time, plan.start, plan.end))
@@ -206,30 +216,12 @@ class _Tally:
 
 
 def _plan(
-    frame: pd.DataFrame,
-    window: Window | None,
-    start: Date | None,
-    end: Date | None,
-    length: int | None,
-    min_steps: int | None,
-    choose: Choose,
+    times: np.ndarray, window: Window | None, first: int | None, last: int | None, length: int | None, least: int, choose: Choose
 ) -> _Plan:
-    for name, value in (("length", length), ("min_steps", min_steps)):
-        if value is not None and (value != int(value) or value < 1):
-            raise ValueError(f"{name} is a number of steps, at least 1, got {value!r}")
-    if choose not in get_args(Choose):
-        raise ValueError(f"choose must be one of {get_args(Choose)}, got {choose!r}")
-    if choose == "centre" and window is None:
-        raise ValueError('choose="centre" needs periods; give window=, or choose by "clear", "cloud", "first" or "last"')
-    first, last = (None if value is None else moment(value, name) for name, value in (("start", start), ("end", end)))
-    if first is not None and last is not None and first >= last:
-        raise ValueError(f"start is before end, got start={start!r} and end={end!r}")
-    least = length or 1 if min_steps is None else min_steps
     if window is None:
         if length is not None and least > length:
             raise ValueError(f"places can't have {least} steps of {length}; lower min_steps or raise length")
         return _Plan(first, last, None, length, least, choose)
-    times = microseconds(frame["datetime"])
     times = times[(times != UNKNOWN) & _inside(times, first, last)]
     edges = edges_of(window, times, start=first, end=last, length=length)
     if times.size and least >= len(edges):
@@ -239,26 +231,8 @@ def _plan(
     return _Plan(int(edges[0]), stop, edges, length, least, choose)
 
 
-def _checked_same_time(same_time: Duration) -> int:
-    """Return ``same_time`` in microseconds."""
-    import pandas as pd
-
-    try:
-        longest = pd.Timedelta(same_time)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"same_time is a length of time such as '60s', got {same_time!r}") from error
-    if not longest >= pd.Timedelta(0):
-        raise ValueError(f"same_time is a length of time of 0 or more, got {same_time!r}")
-    return int(longest.value // 1000)
-
-
 def _inside(times: np.ndarray, start: int | None, end: int | None) -> np.ndarray:
-    inside = np.ones(len(times), bool)
-    if start is not None:
-        inside &= times >= start
-    if end is not None:
-        inside &= times < end
-    return inside
+    return (times >= (-np.inf if start is None else start)) & (times < (np.inf if end is None else end))
 
 
 def _chips(frame: pd.DataFrame, baseline: str | None) -> _Chips:

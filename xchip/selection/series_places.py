@@ -51,13 +51,7 @@ class Places:
 
 
 def places_of(frame: pd.DataFrame) -> Places:
-    """Return the place of each chip of an index.
-
-    Raises
-    ------
-    ValueError
-        If a chip has no CRS or edges, or if chips of two items overlap on grids that are not aligned.
-    """
+    """Return the place of each chip; raise a ValueError if CRS or edges are unknown, or overlapping grids are not aligned."""
     import pandas as pd
 
     crs, codes = pd.factorize(frame["proj_code"], sort=True)

@@ -58,13 +58,7 @@ def versions_of(ids: Sequence[str] | pd.Index) -> Versions:
 
 
 def baselines_of(column: pd.Series) -> np.ndarray:
-    """Convert a column of baselines, numbers or texts such as "05.09", to float64; `UNTOLD` for missing values.
-
-    Raises
-    ------
-    ValueError
-        If a text is not a number.
-    """
+    """Convert a column of baselines, numbers or texts such as "05.09", to float64; `UNTOLD` for missing values."""
     import pandas as pd
 
     codes, distinct = pd.factorize(column)

@@ -22,21 +22,16 @@ _DAY_US = 86_400_000_000
 
 
 def moment(value: Date, name: str) -> int:
-    """Convert a date to microseconds since 1970; a date without a zone is in UTC.
-
-    Raises
-    ------
-    ValueError
-        If ``value`` is not a date.
-    """
+    """Convert a date, in UTC if it has no zone, to microseconds since 1970; raise a ValueError that mentions ``name``."""
     import pandas as pd
 
+    message = f"{name} is a date such as '2024-03-01', got {value!r}"
     try:
         date = pd.Timestamp(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is a date such as '2024-03-01', got {value!r}") from error
+        raise ValueError(message) from error
     if pd.isna(date):
-        raise ValueError(f"{name} is a date such as '2024-03-01', got {value!r}")
+        raise ValueError(message)
     date = date.tz_localize("UTC") if date.tzinfo is None else date.tz_convert("UTC")
     return int(date.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64))
 
@@ -56,11 +51,6 @@ def edges_of(window: Window, times: np.ndarray, *, start: int | None, end: int |
         Begin of the first period; the last period contains the moment before ``end``.
     length
         Number of periods.
-
-    Raises
-    ------
-    ValueError
-        If ``window`` is invalid, or contradicts the other parameters.
 
     Examples
     --------

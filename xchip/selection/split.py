@@ -13,7 +13,7 @@ import numpy as np
 
 from xchip.core.types import IndexLike
 from xchip.selection.blocks import NOWHERE, SET_ASIDE, SMALLEST_KM, Blocks
-from xchip.selection.dates import Date, Duration, moments_of
+from xchip.selection.dates import Date, Duration, moments_of, timedelta_of
 from xchip.selection.inputs import chips_of, column_of, is_lazy, shapes_of, value_keys
 from xchip.selection.layers import areas, polygon_at_centre
 from xchip.selection.neighbours import Tree, empty, near
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
 
 Shares: TypeAlias = Mapping[str, float] | Sequence[str] | None
+By: TypeAlias = "str | geopandas.GeoDataFrame"
+Cuts: TypeAlias = Sequence[Date] | None
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Default shares of the chips."""
@@ -43,12 +45,12 @@ def split(
     index: IndexLike,
     shares: Shares = None,
     *,
-    by: str | geopandas.GeoDataFrame = "block",
+    by: By = "block",
     block_km: float = 50.0,
     buffer_km: float | None = 1.0,
     seed: int = 0,
     gap: Duration | None = None,
-    cuts: Sequence[Date] | None = None,
+    cuts: Cuts = None,
     column: str = "split",
     storage: StorageOptions | None = None,
 ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
@@ -181,17 +183,9 @@ class _Plan:
 
 
 def _plan(
-    shares: Shares,
-    by: str | geopandas.GeoDataFrame,
-    block_km: float,
-    buffer_km: float | None,
-    seed: int,
-    gap: Duration | None,
-    cuts: Sequence[Date] | None,
-    column: str,
+    shares: Shares, by: By, block_km: float, buffer_km: float | None, seed: int, gap: Duration | None, cuts: Cuts, column: str
 ) -> _Plan:
-    layer = None if isinstance(by, str) else by
-    kind = by if isinstance(by, str) else "polygons"
+    kind, layer = (by, None) if isinstance(by, str) else ("polygons", by)
     blocks, timed = layer is None and kind == "block", layer is None and kind == "time"
     if layer is not None and (not hasattr(layer, "geometry") or column not in layer.columns):
         raise ValueError(f"by is 'block', 'time', a column's name or a GeoDataFrame with a column {column!r}, got {by!r}")
@@ -218,18 +212,9 @@ def _plan(
         names, parts = _checked_shares(SHARES if shares is None else shares)
     if BUFFER in names:
         raise ValueError(f"{BUFFER!r} is the value for chips that belong to no split; choose another name for the split")
-    return _Plan(
-        names,
-        parts,
-        kind,
-        layer,
-        float(block_km),
-        buffer_km,
-        int(seed),
-        _checked_gap(gap) if timed else None,
-        None if cuts is None else _checked_cuts(cuts, len(names)),
-        column,
-    )
+    length = timedelta_of("0s" if gap is None else gap, "gap") if timed else None
+    moments = None if cuts is None else _checked_cuts(cuts, len(names))
+    return _Plan(names, parts, kind, layer, float(block_km), buffer_km, int(seed), length, moments, column)
 
 
 def _checked_shares(shares: Shares) -> tuple[tuple[str, ...], tuple[float, ...]]:
@@ -239,15 +224,6 @@ def _checked_shares(shares: Shares) -> tuple[tuple[str, ...], tuple[float, ...]]
     if not all(part > 0 for part in parts) or abs(sum(parts) - 1) > 1e-6:
         raise ValueError(f"shares are above 0 and sum to 1, got {dict(shares)}, which sum to {sum(parts):g}")
     return names, parts
-
-
-def _checked_gap(gap: Duration | None) -> pd.Timedelta:
-    import pandas as pd
-
-    length = pd.Timedelta(0) if gap is None else pd.Timedelta(gap)
-    if not length >= pd.Timedelta(0):  # NaT too
-        raise ValueError(f"gap is a length of time of 0 or more, got {gap!r}")
-    return length
 
 
 def _checked_cuts(cuts: Sequence[Date], splits: int) -> tuple[pd.Timestamp, ...]:
