@@ -207,7 +207,7 @@ class ChipPositions:
             space = "" if unit == "°" else " "
             return f"as cells of {size:.2g}{space}{unit} ({'most frequent' if categories else 'mean of the chips'})"
         hidden = len(self.boxes) - len(np.unique(self.boxes[:, [0, 3]], axis=0))
-        return f"{hidden:,} of them beneath others of the same place" if hidden else ""
+        return f"{hidden:,} of them hidden below others at the same place" if hidden else ""
 
 
 def places_of(frame: pd.DataFrame) -> ChipPositions:
