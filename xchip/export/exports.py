@@ -16,10 +16,10 @@ from xchip.core.options import check_options
 from xchip.core.reduce import FRACTIONS
 from xchip.core.scene import ItemError
 from xchip.core.types import Assets, BBox, Filters, IndexLike, PathLike
-from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
 from xchip.export.job import Format, OutputFile, Pool, Work, pools_of
+from xchip.export.record import claim
 from xchip.export.report import ExportReport
 from xchip.export.run import ExportRun
 from xchip.export.shards import Shards
