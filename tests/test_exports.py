@@ -668,7 +668,7 @@ def test_ids_that_are_no_file_names_are_encoded(rows: pd.DataFrame, tmp_path: Pa
 
 @pytest.mark.parametrize("format", ["tar", "tif"])
 def test_chips_of_one_name_are_refused(rows: pd.DataFrame, format: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1 chips of the index have the id of another one, such as 'synthetic-"):
+    with pytest.raises(ValueError, match="1 chips of the index have the id of another chip, such as 'synthetic-"):
         run(pd.concat([rows, rows.iloc[:1]]), tmp_path / "out", format)
 
 

@@ -1,65 +1,66 @@
-"""What the files of a folder were made of, so that those of two exports never mix."""
+"""Record what an export is made of, so that two exports never mix in one folder."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xchip.core.types import JSON
 from xchip.export.job import Format
 from xchip.io.store import Store, reached, told
 
 if TYPE_CHECKING:
     import pandas as pd
 
-JOB = "export.json"
-"""Says it; beside the files of each sensor where these are exports of their own."""
+RECORD = "export.json"
+"""File with the record: in the target's root, or in the folder of each sensor if the sensors are separate exports."""
 
 
-def claim(store: Store, kind: Format, groups: Sequence[tuple[str | None, pd.DataFrame]], parameters: Mapping[str, Any]) -> None:
-    """Say of what the target is made, or find that it is made of just that already.
+def record_export(store: Store, format: Format, groups: Sequence[tuple[str | None, pd.DataFrame]], parameters: JSON) -> None:
+    """Record what the target is made of, or check that an earlier record says the same.
 
     Parameters
     ----------
-    store, kind
-        The target, and the kind of its files.
+    store, format
+        The target and the format of its files.
     groups
-        (name of a sensor, its rows); or all rows together, where the files of sensors depend on each other.
+        (name of the sensor, its rows) for each sensor; one group of all rows if the files of the sensors depend on each other.
     parameters
-        What files depend on besides the rows.
+        What the files depend on, apart from the rows.
 
     Raises
     ------
     ValueError
-        If it has files of other rows, or made in another way.
+        If the target was made of other rows or with other parameters.
     OSError
-        If it can't be written.
+        If the target can't be written.
     """
-    if not kind.apart:
+    if not format.separate_sensors:
         ((_, rows),) = groups
-        _claim(store, JOB, {**parameters, **_identity(rows)})
+        _record(store, RECORD, {**parameters, **_identity(rows)})
         return
-    _claim(store, JOB, {"format": kind.name})
+    _record(store, RECORD, {"format": format.name})
     for sensor, rows in groups:
-        _claim(store, f"{kind.folder(sensor)}/{JOB}", {**parameters, **_identity(rows)})
+        _record(store, f"{format.folder(sensor)}/{RECORD}", {**parameters, **_identity(rows)})
 
 
-def _claim(store: Store, name: str, parameters: Mapping[str, Any]) -> None:
+def _record(store: Store, name: str, parameters: JSON) -> None:
     with reached(f"write to {store.path()!r}"):
         different = store.claim(name, parameters)
     if "format" in different:
-        different = {"format": different["format"]}  # the others follow from it
+        different = {"format": different["format"]}  # the other differences follow from it
     if different:
         raise ValueError(
-            f"{store.path(name.removesuffix(JOB)).rstrip('/')!r} has the files of another export, with {told(different)}; pass "
-            "the same rows and options, or another path"
+            f"{store.path(name.removesuffix(RECORD)).rstrip('/')!r} has the files of another export, with {told(different)}; "
+            "pass the same rows and options, or another path"
         )
 
 
-def _identity(frame: pd.DataFrame) -> dict[str, Any]:
-    """Tells these rows, in this order, from others."""
+def _identity(frame: pd.DataFrame) -> dict[str, int | str]:
+    """Return the number of rows and a hash of them in this order."""
     digest = hashlib.sha256()
     for name in ("chip_id", "item_id", "proj_code"):
         digest.update("\n".join(frame[name].astype(str)).encode(errors="surrogatepass"))
