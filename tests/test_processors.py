@@ -430,7 +430,7 @@ def test_an_item_that_a_recipe_can_not_use_does_not_stop_the_others(scene_items:
     assert (report.done, report.failed) == (2, 2)
     messages = dict(zip(report.failures["item_id"], report.failures["message"], strict=True))
     assert "it is a picture of a cat" in messages["item-0001"]
-    assert "none of its assets is among the bands to keep; say which with assets= (--assets)" in messages["item-0002"]
+    assert "none of its assets is among the bands to keep; choose bands with assets= (--assets)" in messages["item-0002"]
     again = process(recipe_of(scene_items), tmp_path, [1], progress=False, size=128, assets=("scl", "red"))
     assert again.done == 1, "and once it can be used, it is"
 
