@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TextIO, TypedDict, Unpack
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TextIO, Unpack
 
 import numpy as np
 
@@ -216,6 +216,7 @@ def export_chips(
     frame = _selected_rows(index, bbox, filters, limits, storage)
     root = os.fspath(out)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), target or storage)
+    per_job = None if job is None else job[1]
     shuffled = kind.shuffled if shuffle is None else shuffle
     assets = [assets] if isinstance(assets, str) else None if assets is None else list(assets)
     start = time.monotonic()
@@ -234,12 +235,16 @@ def export_chips(
         "shuffle": shuffled,
         "seed": seed,
         "buffer": buffer,
-        **({} if job is None else {"job": job[1]}),
+        **({} if per_job is None else {"job": per_job}),
     }
     record_export(store, kind, groups if kind.separate_sensors else [(None, frame)], parameters)
-    order = _Order(buffer=buffer, shuffle=shuffled, seed=seed, per_job=None if job is None else job[1])
-    plan = [pool for name, table in tables for pool in _plan(table, name, kind, store, **order)]
-    jobs = [] if job is None else _jobs(plan, job[1])
+    plan: list[Pool] = []
+    for name, table in tables:
+        chips = pools_of(
+            table.rows, table.reader.tile, per_file=kind.per_file, per_job=per_job, buffer=buffer, shuffle=shuffled, seed=seed
+        )
+        plan += _plan(table, name, kind, store, chips)
+    jobs = [] if per_job is None else _jobs(plan, per_job)
     pools = plan[number::parts] if job is None else [pool for group in jobs[job[0] : job[0] + 1] for pool in group]
     run = ExportRun(store, pools, retry_failed, progress)
     with client_of(client) as cluster:
@@ -328,28 +333,17 @@ def _by_sensor(frame: pd.DataFrame, kind: Format, sensor: str | None) -> list[tu
     return [(name if isinstance(name, str) else None, rows) for name, rows in groups]
 
 
-class _Order(TypedDict):
-    buffer: int
-    shuffle: bool
-    seed: int
-    per_job: int | None
-
-
-def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, **order_options: Unpack[_Order]) -> list[Pool]:
-    """Return the files of a table in pools, and write what must be present before the first file."""
+def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, chips: Sequence[np.ndarray]) -> Iterator[Pool]:
+    """Write what must be present before the first file, and yield a pool of files for each array of ``chips``."""
     size = kind.per_file
-    pools = pools_of(table.rows, table.reader.tile, per_file=size, **order_options)
-    order = np.concatenate(pools)
+    order = np.concatenate(chips)
     prepared = kind.prepare(store, table, order)
     names = iter(kind.files(table, order, sensor))
-    folder = folder_name(sensor)
-    planned = []
     first = 0
-    for number, pool in enumerate(pools):
+    for number, pool in enumerate(chips):
         files = tuple(OutputFile(next(names), pool[start : start + size], first + start) for start in range(0, len(pool), size))
-        planned.append(Pool(f"{folder}/{number:06d}", files, table, sensor, prepared))
+        yield Pool(f"{folder_name(sensor)}/{number:06d}", files, table, sensor, prepared)
         first += len(pool)
-    return planned
 
 
 def _jobs(plan: Sequence[Pool], size: int) -> list[list[Pool]]:

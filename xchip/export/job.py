@@ -34,8 +34,7 @@ MIXED = 4
 class Map(Protocol):
     """``map``, or the ``map`` of a thread pool."""
 
-    def __call__(self, function: Callable[[T], R], values: Iterable[T], /) -> Iterable[R]:
-        """Return the results of ``function`` in the order of ``values``."""
+    def __call__(self, function: Callable[[T], R], values: Iterable[T], /) -> Iterable[R]: ...
 
 
 @dataclass(frozen=True, eq=False)

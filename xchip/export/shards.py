@@ -6,12 +6,13 @@ import io
 import json
 import tarfile
 from dataclasses import dataclass
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 from urllib.parse import quote
 
 import numpy as np
 
 from xchip.chips.chip_table import ChipTable
+from xchip.core.types import JSON
 from xchip.export.job import Chips, OutputFile, ShuffledBySensor, refuse_doubles
 from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store
@@ -67,24 +68,6 @@ class Shards(ShuffledBySensor):
         store.write(file.name, content.getvalue())
 
 
-class ChipFacts(TypedDict):
-    """The JSON of a chip."""
-
-    chip_id: str
-    item_id: str
-    collection: str | None
-    sensor: str | None
-    datetime: str | None
-    proj_code: str
-    proj_bounds: list[float]
-    bands: list[str]
-    nodata: list[float | None]
-    week_norm: list[float]
-    hour_norm: list[float]
-    lat_norm: list[float]
-    lon_norm: list[float]
-
-
 def sample_key(collection: str | None, chip_id: str) -> str:
     """Return a chip's key, without dots and slashes.
 
@@ -97,7 +80,7 @@ def sample_key(collection: str | None, chip_id: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
-def chip_facts(chips: Chips) -> list[ChipFacts]:
+def chip_facts(chips: Chips) -> list[JSON]:
     """Return the JSON of each chip."""
     coords = chips.table.coords
     bands = [band.name for band in chips.bands]
@@ -117,10 +100,7 @@ def chip_facts(chips: Chips) -> list[ChipFacts]:
             "proj_bounds": edges[chip],
             "bands": bands,
             "nodata": nodata,
-            "week_norm": norms["week_norm"][chip],
-            "hour_norm": norms["hour_norm"][chip],
-            "lat_norm": norms["lat_norm"][chip],
-            "lon_norm": norms["lon_norm"][chip],
+            **{name: values[chip] for name, values in norms.items()},
         }
         for chip in range(len(chips))
     ]

@@ -31,9 +31,6 @@ def source_option(what: str, env: str) -> Option:
     return Option("source", "text", what, required=True, example="places.gpkg", env=(env,))
 
 
-# -- units: rows of a layer ---------------------------------------------------------------------------------------------
-
-
 def layer_units(options: Options) -> Sequence[Unit]:
     """Return the rows of the layer ``source``, named by ``column``; without ``column`` their numbers are their names.
 
@@ -107,9 +104,6 @@ def read_layer(source: str, column: str | None) -> geopandas.GeoDataFrame:
     return in_degrees(frame)
 
 
-# -- time ---------------------------------------------------------------------------------------------------------------
-
-
 def draw_years(rng: np.random.Generator, years: Iterable[int], count: int) -> list[int]:
     """Draw ``count`` different years at random.
 
@@ -152,9 +146,6 @@ def quarter_of(item: Item) -> tuple[int, int]:
     return time.year, (time.month + 2) // 3
 
 
-# -- clouds -------------------------------------------------------------------------------------------------------------
-
-
 def cloud_percent(item: Item) -> float | None:
     """Return ``eo:cloud_cover``, 0 to 100; None if it is unknown: Landsat has -1 for scenes at night."""
     cover = item["properties"].get("eo:cloud_cover")
@@ -190,9 +181,6 @@ def least_cloudy_of_quarters(
         best = least_cloudy((item for item in items if quarter_of(item) == (year, quarter)), max_percent)
         if best is not None:
             yield best
-
-
-# -- bands --------------------------------------------------------------------------------------------------------------
 
 
 def listed_assets(item: Item, names: Iterable[str], *, sensor: str | None = None) -> dict[str, Staging]:

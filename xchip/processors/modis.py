@@ -68,9 +68,13 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
     """
     if options["crs"] != NATIVE:
         _check_crs(options["crs"])
+    v, h = TILES[unit.index]
+    tile = {"modis:vertical-tile": {"eq": v}, "modis:horizontal-tile": {"eq": h}}
     for year, months in sorted(months_of(rng, options["years"], options["months"]).items()):
         for month in months:
-            item = first_of_month(_of_tile(unit, catalogue, year, month), year, month, options["product"])
+            days = f"{year}-{month:02d}-01/{year}-{month:02d}-{monthrange(year, month)[1]}"
+            items = catalogue.search(collections=COLLECTION, datetime=days, query=tile)
+            item = first_of_month(items, year, month, options["product"])
             if item is not None:
                 yield item
 
@@ -114,15 +118,6 @@ def months_of(rng: np.random.Generator, years: Sequence[int], count: int) -> dic
         rng_of_year = np.random.default_rng([base, year])
         drawn[year] = tuple(sorted(int(month) for month in rng_of_year.choice(12, size=count, replace=False) + 1))
     return drawn
-
-
-def _of_tile(unit: Unit, catalogue: Catalogue, year: int, month: int) -> Iterator[Item]:
-    v, h = TILES[unit.index]
-    return catalogue.search(
-        collections=COLLECTION,
-        datetime=f"{year}-{month:02d}-01/{year}-{month:02d}-{monthrange(year, month)[1]}",
-        query={"modis:vertical-tile": {"eq": v}, "modis:horizontal-tile": {"eq": h}},
-    )
 
 
 def first_of_month(items: Iterator[Item], year: int, month: int, product: str) -> Item | None:

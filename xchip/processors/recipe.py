@@ -141,13 +141,10 @@ class Recipe:
 
     def all_options(self) -> tuple[Option, ...]:
         """Return the recipe's own options and the common ones, with the defaults of this recipe."""
-        names = {option.name for option in self.options}
+        omitted = {option.name for option in self.options} | ({"api"} if self.api is None else set())
         defaults = {"api": self.api, **self.defaults}
         common = (replace(option, default=defaults.get(option.name, option.default)) for option in COMMON)
-        return (
-            *self.options,
-            *(option for option in common if option.name not in names and (option.name != "api" or self.api is not None)),
-        )
+        return (*self.options, *(option for option in common if option.name not in omitted))
 
     def values(self, given: Options) -> dict[str, Any]:
         """Return the value of each option: ``given``, or the default if it is absent or None.

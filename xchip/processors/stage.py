@@ -129,7 +129,8 @@ class Stage:
         """
         if not item["assets"]:
             problem = item.get(PROBLEM, "none of its assets is among the bands to keep; choose bands with assets= (--assets)")
-            raise _given_up(ItemError(str(item.get("id")), problem))
+            error = ItemError(str(item.get("id")), problem)
+            raise GivenUp((Event(1, "permanent", type(error).__name__, str(error)),)) from error
         names = file_names(item)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="xchip-stage") as pool:
             futures = {
@@ -144,12 +145,6 @@ class Stage:
         if names:
             staged["stac_extensions"] = list(dict.fromkeys([*item.get("stac_extensions", ()), _FILE_EXTENSION]))
         return Outcome(staged, tuple(event for outcome in outcomes.values() for event in outcome.history))
-
-
-def _given_up(error: ItemError) -> GivenUp:
-    failure = GivenUp((Event(1, "permanent", type(error).__name__, str(error)),))
-    failure.__cause__ = error
-    return failure
 
 
 def _grids_to_assets(item: Item, as_published: list[str]) -> Item:

@@ -13,7 +13,6 @@ from xchip.core.types import JSON
 from xchip.processors.recipe import Staging
 
 if TYPE_CHECKING:
-    from affine import Affine
     from rasterio import DatasetReader
 
 TAG = "XCHIP_MADE_OF"
@@ -40,6 +39,7 @@ def write_warped(source: Path, target: Path, rule: Staging, made_of: JSON) -> No
     import rasterio
     from rasterio.enums import ColorInterp, MaskFlags, Resampling
     from rasterio.shutil import copy
+    from rasterio.transform import Affine
     from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 
@@ -54,7 +54,7 @@ def write_warped(source: Path, target: Path, rule: Staging, made_of: JSON) -> No
         nodata = rule.nodata if data.nodata is None else data.nodata
         masked = nodata is None and (alpha or rule.crs is not None or MaskFlags.per_dataset in data.mask_flag_enums[0])
         height, width = grid.shape
-        options = {"crs": grid.crs, "transform": _affine(grid), "height": height, "width": width}
+        options = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": height, "width": width}
         # GDAL would change valid pixels that equal a nodata value which the source does not declare.
         vrt_options = options | {"src_nodata": nodata, "nodata": nodata}
         vrt_options |= {"resampling": Resampling[rule.resampling], "add_alpha": masked and not alpha}
@@ -110,12 +110,6 @@ def warped_grid(data: DatasetReader, rule: Staging) -> PixelGrid:
     if rule.resolution is not None:
         transform, columns, rows = aligned_target(transform, columns, rows, rule.resolution)
     return PixelGrid(code, tuple(transform)[:6], (rows, columns))
-
-
-def _affine(grid: PixelGrid) -> Affine:
-    from rasterio.transform import Affine
-
-    return Affine(*grid.transform)
 
 
 def note_in(file: BinaryIO) -> object:
