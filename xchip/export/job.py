@@ -247,23 +247,23 @@ def pools_of(
     return [order[pool] for pool in pools]
 
 
-def taken(table: ChipTable, positions: np.ndarray) -> ChipTable:
+def select_chips(table: ChipTable, positions: np.ndarray) -> ChipTable:
     """Return some chips of a table, with no more than reading them needs."""
     rows = table.rows.take(positions)
     return ChipTable(rows, {name: values[positions] for name, values in table.coords.items()}, table.reader.only(rows))
 
 
-def shipped(pool: Pool, files: Sequence[OutputFile], earlier: Sequence[FailedChip]) -> Pool:
+def pool_for_task(pool: Pool, files: Sequence[OutputFile], earlier: Sequence[FailedChip]) -> Pool:
     """Return a pool with only these files and their part of the table, small enough to travel to a task."""
     ends = np.cumsum([len(file.chips) for file in files])
-    table = taken(pool.table, np.concatenate([file.chips for file in files]))
+    table = select_chips(pool.table, np.concatenate([file.chips for file in files]))
     renumbered = tuple(
         replace(file, chips=np.arange(end - len(file.chips), end)) for file, end in zip(files, ends.tolist(), strict=True)
     )
     return replace(pool, files=renumbered, table=table, earlier=tuple(earlier))
 
 
-def broken(pool: Pool, store: Store, error: Exception) -> Done:
+def fail_pool(pool: Pool, store: Store, error: Exception) -> Done:
     """List all chips of a pool as failed, because its task crashed."""
     errors = dict.fromkeys(range(len(pool.table.rows)), ReadError(type(error).__name__, str(error), 1))
     failures = _failures(pool, errors)
@@ -302,7 +302,7 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
         if len(kept):
             # A view where no chip is missing: a file's pixels are large.
             selection = slice(kept[0], kept[-1] + 1) if len(kept) == kept[-1] + 1 - kept[0] else kept
-            chips = Chips(taken(pool.table, kept), [band[selection] for band in bands], pool.sensor)
+            chips = Chips(select_chips(pool.table, kept), [band[selection] for band in bands], pool.sensor)
             _insist(lambda: pool.format.write(work.store, file, chips), work.store, file.name)
         return len(readable) if len(kept) else 0
 

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from xchip.export.job import Done, FailedChip, OutputFile, Pool, Work, broken, export_pool, failures_in, shipped
+from xchip.export.job import Done, FailedChip, OutputFile, Pool, Work, export_pool, fail_pool, failures_in, pool_for_task
 from xchip.export.report import ExportReport
 from xchip.indexing.archive.task import ArchiveError
 from xchip.io.cluster import slow_malloc
@@ -68,7 +68,7 @@ class ExportRun:
             self.skipped += sum(len(file.chips) - failed[file.name] for file in finished)
             self._advance(finished, skipped=True)
             if pending:
-                yield shipped(pool, pending, earlier)
+                yield pool_for_task(pool, pending, earlier)
             else:
                 self.failures += earlier
 
@@ -130,4 +130,4 @@ def _result(future: distributed.Future[Done], pool: Pool, work: Work) -> Done:
         raise OSError(f"lost the Dask cluster ({error}); written files stay, so run again to resume") from error
     except Exception as error:
         LOGGER.debug("the task that exports %s crashed", pool.name, exc_info=True)
-        return broken(pool, work.store, error)
+        return fail_pool(pool, work.store, error)

@@ -110,6 +110,7 @@ class ZarrStore(Format):
         zarr = _zarr()
         for band, pixels in zip(chips.bands, chips.pixels, strict=True):
             metadata = f"{band.name}/zarr.json"
+            # Zarr 3.0 has no public name for its buffers; zarr.buffer is newer.
             files = {metadata: zarr.core.buffer.cpu.Buffer.from_bytes(self.metadata[band.name])}
             array = zarr.open_array(zarr.storage.MemoryStore(files), path=band.name, mode="r+")
             array[file.first : file.first + len(chips)] = pixels

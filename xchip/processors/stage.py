@@ -171,7 +171,7 @@ class _File:
         """Bring the file into the archive; return the asset that describes it there."""
         rule = _rule(self.asset[STAGING])
         staged = {name: value for name, value in self.asset.items() if name != STAGING} | {"href": self.store.path(self.name)}
-        size = self._tried(self._size)
+        size = self._retry(self._size)
         if not rule.keeps_bytes:
             self._warp(rule, size)
             size = self._archived_size()
@@ -193,7 +193,7 @@ class _File:
             with self._writing() as path:
                 write_warped(source, path, rule, note)
 
-    def _tried(self, function: Callable[[StorageOptions], T]) -> T:
+    def _retry(self, function: Callable[[StorageOptions], T]) -> T:
         """Call ``function`` with retries, and add its errors to the history."""
         value, history = retrying(function, self.settings.pixels, attempts=self.attempts)
         self.history.extend(history)
@@ -233,7 +233,7 @@ class _File:
                         raise ConnectionError(f"{unsigned_href(self.asset['href'])}: {problem}")
                     out.write(block)
 
-            self._tried(resume)
+            self._retry(resume)
 
     def _archived_size(self) -> int | None:
         """Return the size of the file in the archive; None if it is absent."""
