@@ -7,11 +7,16 @@ by itself. ``**options: Unpack[GridOptions]`` stands for the keywords of that Ty
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import typing
 from typing import Any
 
 import griffe
+
+from xchip import ChipGrid, open_table
+from xchip.chips.train.torch_samples import samples_of
+from xchip.export.exports import BUFFER
 
 SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
 
@@ -40,6 +45,21 @@ def members(owner: Any) -> list[Any]:
     return found
 
 
+DEFAULTS = {
+    parameter.name: parameter.default
+    for function in (ChipGrid, open_table, samples_of)
+    for parameter in inspect.signature(function).parameters.values()
+} | {
+    "threads": None,
+    "prefetch": 2,
+    "attempts": 5,
+    "retry_failed": True,
+    "progress": True,
+    "seed": 0,
+    "part": (0, 1),
+    "buffer": BUFFER,
+}
+"""Defaults of keywords that TypedDicts name."""
 UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 
 
@@ -53,7 +73,9 @@ def unpack(function: griffe.Function) -> None:
         kind = getattr(home, name[1])
         position = [one.name for one in function.parameters].index(parameter.name)
         keywords = [
-            griffe.Parameter(key, annotation=text_of(value), kind=griffe.ParameterKind.keyword_only, default="...")
+            griffe.Parameter(
+                key, annotation=text_of(value), kind=griffe.ParameterKind.keyword_only, default=repr(DEFAULTS.get(key))
+            )
             for key, value in kind.__annotations__.items()
             if key not in function.parameters
         ]

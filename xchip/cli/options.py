@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -77,7 +78,7 @@ class Commands(click.Group):
         except (ValueError, OSError, ImportError) as error:
             if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _nobody_reads(error)):
                 raise  # click ends quietly where a command such as head has read enough
-            raise click.ClickException(one_line(error)) from error
+            raise click.ClickException(self._in_flags(ctx, one_line(error))) from error
         except Exception as error:
             if ctx.params["debug"] or not _is_of_a_client(error):
                 raise
@@ -85,6 +86,45 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+
+    def _in_flags(self, ctx: click.Context, message: str) -> str:
+        """The message of a library function, with the flags of the command in place of keywords."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        return message if command is None else in_flags(message, command)
+
+
+def in_flags(message: str, command: click.Command) -> str:
+    """Replace keywords in a message by the flags of a command: ``harmonize=True`` becomes ``--harmonize``.
+
+    Keywords that the command has no flag for stay as they are.
+
+    Examples
+    --------
+    >>> @click.command()
+    ... @click.option("--harmonize", is_flag=True)
+    ... @click.option("--max-nodata", type=float)
+    ... def export(harmonize, max_nodata): ...
+    >>> in_flags("pass harmonize=True or max_nodata=0.5; sensor= is given", export)
+    'pass --harmonize or --max-nodata 0.5; sensor= is given'
+    """
+    flags = {option.name: option for option in command.params if isinstance(option, click.Option)}
+
+    def flag(match: re.Match[str]) -> str:
+        option = flags.get(match["name"])
+        value = match["value"]
+        if option is None:
+            return match[0]
+        name = max(option.opts, key=len)
+        if option.is_flag:
+            names = {"True": name, "": name, "False": max(option.secondary_opts, key=len, default=f"no {name}")}
+            return names.get(value, match[0])
+        return name if not value else f"{name} {value.strip(chr(39) + chr(34))}"
+
+    return _KEYWORD.sub(flag, message)
+
+
+_KEYWORD = re.compile(r"(?<![\w.=&?-])(?P<name>[a-z][a-z_]*)=(?P<value>(?:'[^']*'|\"[^\"]*\"|[\w.]*\w)?)(?![\w(\[{=])")
+"""A keyword with a plain value, or without one, in a message."""
 
 
 @contextmanager
