@@ -668,7 +668,7 @@ def test_ids_that_are_no_file_names_are_encoded(rows: pd.DataFrame, tmp_path: Pa
 
 @pytest.mark.parametrize("format", ["tar", "tif"])
 def test_chips_of_one_name_are_refused(rows: pd.DataFrame, format: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1 chips of the index have the id of another one, such as 'synthetic-"):
+    with pytest.raises(ValueError, match="1 chips of the index have the id of another chip, such as 'synthetic-"):
         run(pd.concat([rows, rows.iloc[:1]]), tmp_path / "out", format)
 
 
@@ -719,10 +719,10 @@ def test_given_items_and_progress(archive: str, rows: pd.DataFrame, tmp_path: Pa
 def test_a_table_is_small_when_it_travels(archive: str) -> None:
     import pickle
 
-    from xchip.export.job import taken
+    from xchip.export.job import select_chips
 
     table = open_table(archive, BANDS)
-    part = taken(table, np.array([3, 1]))
+    part = select_chips(table, np.array([3, 1]))
     assert len(pickle.dumps(part)) < len(pickle.dumps(table))
     assert part.coords["chip_id"].tolist() == table.coords["chip_id"][[3, 1]].tolist()
     (arrays,) = part.read(np.array([0, 1]))

@@ -180,7 +180,11 @@ def test_the_command_that_lists_surveys_anew(tmp_path: Path) -> None:
 
 def test_a_catalogue_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "catalog.json"
-    for content, message in (("<html>", "is no JSON"), ("[]", "is no STAC object, but list"), ("{}", "relation 'child'")):
+    for content, message in (
+        ("<html>", "is not valid JSON"),
+        ("[]", "is not a STAC object, but a JSON value of type list"),
+        ("{}", "relation 'child'"),
+    ):
         path.write_text(content)
         with pytest.raises(ValueError, match=message):
             linz.survey_paths(str(path))
@@ -260,8 +264,8 @@ def test_a_scene_that_can_not_be_had_does_not_stop_its_survey(tmp_path: Path) ->
         assert (report.done, report.failed) == (2, 2)
         messages = dict(zip(report.failures["item_id"], report.failures["message"], strict=True))
         assert messages.keys() == {"AZ30_10000_0001", "AZ30_10000_0002"}
-        assert "AZ30_10000_0001.json' is not there, though the survey names it" in messages["AZ30_10000_0001"]
-        assert "AZ30_10000_0002.json' is no JSON" in messages["AZ30_10000_0002"]
+        assert "AZ30_10000_0001.json' does not exist, although the survey links to it" in messages["AZ30_10000_0001"]
+        assert "AZ30_10000_0002.json' is not valid JSON" in messages["AZ30_10000_0002"]
         for path in (gone, broken):
             write(path, scene(path.stem, "01GSEBA90"))
         report = process("linz", tmp_path / "archive", 0, **options)

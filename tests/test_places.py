@@ -170,7 +170,7 @@ def test_what_is_there_is_replaced_whole_or_kept(tmp_path: Path) -> None:
     path = write_places(sample_places([TOWNS]), tmp_path / "places.gpkg")
     write_places(sample_places(random=1), path)
     assert len(geopandas.read_file(path)) == 1
-    with pytest.raises(ValueError, match="no file of a known kind"):
+    with pytest.raises(ValueError, match=r"has an unknown ending; use one of \.parquet"):
         write_places(sample_places(random=1), tmp_path / "places.shp")
     with pytest.raises(ValueError, match="is a URL"):
         write_places(sample_places(random=1), "s3://bucket/places.gpkg")

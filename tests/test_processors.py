@@ -226,7 +226,7 @@ def test_the_band_that_tells_clouds_is_kept_whatever_bands_are_asked_for(shared_
 def test_an_item_without_the_band_that_tells_clouds_is_refused(shared_data: Path) -> None:
     item = template(shared_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
     blind = {**item, "assets": {key: asset for key, asset in item["assets"].items() if not key.startswith("scl")}}
-    with pytest.raises(ValueError, match="it has no scl, which tells the clouds of sentinel-2-l2a"):
+    with pytest.raises(ValueError, match="it has no scl, which marks the clouds of sentinel-2-l2a"):
         sentinel_2.assets(blind, values(sentinel_2.RECIPE))
     # Level 1C has no such band at all.
     of_level_1 = {**blind, "collection": "sentinel-2-l1c"}
@@ -288,7 +288,7 @@ def test_options_are_checked() -> None:
         recipe.values({"cloud": 1})
     with pytest.raises(ValueError, match=r"recipe 'landsat' needs source=, such as 'places\.gpkg'"):
         find("landsat").values({})
-    with pytest.raises(ValueError, match="there is no recipe 'spot'; there are sentinel-2, landsat"):
+    with pytest.raises(ValueError, match="unknown recipe 'spot'; use one of sentinel-2, landsat"):
         find("spot")
 
 
@@ -368,13 +368,13 @@ def test_a_layer_that_does_not_tell_its_metres_is_refused(tmp_path: Path) -> Non
 
     path = tmp_path / "metres.parquet"
     geopandas.GeoDataFrame({"name": ["a"]}, geometry=[shapely.box(499980, 6397440, 609780, 6507240)]).to_parquet(path)
-    with pytest.raises(ValueError, match=r"metres\.parquet' has no CRS, and coordinates that are no degrees, such as 609780;"):
+    with pytest.raises(ValueError, match=r"metres\.parquet' has no CRS, and coordinates that are not degrees, such as 609780;"):
         len(layer_units({"source": path, "column": "name"}))
 
 
 def test_layers_that_are_none_are_refused(tmp_path: Path) -> None:
     path = write_layer(tmp_path / "tiles.gpkg", [HERE], tile=["29RKH"])
-    with pytest.raises(ValueError, match=r"has no column 'name', only tile; say which with column="):
+    with pytest.raises(ValueError, match=r"has no column 'name', only tile; pass the column with names as column="):
         len(layer_units({"source": path, "column": "name"}))
     with pytest.raises(OSError, match=r"can't open the layer '.*nowhere\.gpkg'"):
         len(layer_units({"source": tmp_path / "nowhere.gpkg", "column": "name"}))
@@ -430,7 +430,7 @@ def test_an_item_that_a_recipe_can_not_use_does_not_stop_the_others(scene_items:
     assert (report.done, report.failed) == (2, 2)
     messages = dict(zip(report.failures["item_id"], report.failures["message"], strict=True))
     assert "it is a picture of a cat" in messages["item-0001"]
-    assert "none of its assets is among the bands to keep; say which with assets= (--assets)" in messages["item-0002"]
+    assert "none of its assets is among the bands to keep; choose bands with assets= (--assets)" in messages["item-0002"]
     again = process(recipe_of(scene_items), tmp_path, [1], progress=False, size=128, assets=("scl", "red"))
     assert again.done == 1, "and once it can be used, it is"
 

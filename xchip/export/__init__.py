@@ -1,1 +1,1 @@
-"""Chips out: the rows of an index as lazy arrays and as batches for training."""
+"""Write the chips of an index as files: npz cubes, a Zarr store, tar shards or GeoTIFFs."""

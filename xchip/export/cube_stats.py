@@ -1,4 +1,4 @@
-"""Statistics of bands over npz cubes, those of `xchip.prechip` or of stacchip."""
+"""Statistics of bands over npz cubes, written by `xchip.prechip` or by stacchip."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from xchip.io.store import Store, reached
 from xchip.sensors.clay import CLAY_SENSORS, sensor_of_platform
 
 STACCHIP_FOLDER = "mode_v1_chipper_v2"
-"""Folder of stacchip's bucket with the folders of platforms."""
+"""Folder of stacchip's bucket that holds the folders of platforms."""
 AT_ONCE = 4
-"""Cubes in memory: one of Clay's has 335 MB of pixels."""
+"""Default number of cubes in memory; a cube of Clay has 335 MB of pixels."""
 SENTINEL_1_NODATA = -32768.0
-"""Of terrain-corrected Sentinel-1 as the Planetary Computer publishes it, whose profile declares none: publishers differ."""
+"""Nodata value of terrain-corrected Sentinel-1 at the Planetary Computer. Its profile declares none because publishers differ."""
 
 _CUBE = re.compile(r"cube_(\d+)\.npz")
 
@@ -39,38 +39,40 @@ def cube_stats(
     threads: int | None = None,
     progress: bool | Callable[[int, int], object] = True,
 ) -> BandStats:
-    """Mean, standard deviation, minimum and maximum of each band over the cubes of a folder, without nodata pixels.
+    """Return mean, standard deviation, minimum and maximum of each band over the cubes of a folder, without nodata pixels.
 
-    A pixel is nodata where it has the nodata value of its band; of products that have none (NAIP, LINZ), where all bands are 0.
+    A pixel is nodata where it has the nodata value of its band. For products without nodata values (NAIP, LINZ), it is nodata
+    where all bands are 0.
 
     Parameters
     ----------
     folder
-        Folder or URL with ``<platform>/cube_<number>.npz``, or with that below ``mode_v1_chipper_v2``, where stacchip has it.
+        Folder or URL with ``<platform>/cube_<number>.npz``, or with ``mode_v1_chipper_v2/<platform>/cube_<number>.npz`` as in
+        stacchip's bucket.
     platform
-        Clay's name of it, or the sensor's; None: all that are there.
+        Clay's name of the platform, or the name of the sensor; None: all platforms in the folder.
     bands
-        Names of the cubes' bands; None: Clay's.
+        Names of the cubes' bands; None: Clay's bands.
     max_cubes
-        Take so many of each platform, the first by number. Chips are shuffled, so these are a sample.
+        Maximum number of cubes per platform, the first by number. Chips are shuffled, so these cubes are a sample.
     storage
-        How the folder is reached.
+        How to reach the folder.
     threads
-        Cubes that are read at the same time, at least 1; 4 if not given.
+        Cubes to read at the same time, at least 1; default: 4.
     progress
-        Whether to show how many cubes are done; or a function that is called with (cubes that are done, all cubes).
+        Whether to show how many cubes are done; or a function to call with (number of cubes done, number of cubes).
 
     Returns
     -------
     BandStats
-        As of `xchip.band_stats`; one entry a platform.
+        As from `xchip.band_stats`, with one entry per platform.
 
     Raises
     ------
     FileNotFoundError
         If there are no cubes.
     ValueError
-        If a platform is not known, or a cube has another number of bands.
+        If a platform is unknown, or a cube has another number of bands.
 
     Examples
     --------
@@ -79,41 +81,40 @@ def cube_stats(
     ...     item = xchip.testing.write_scene(folder, shape=(256, 256), nodata=0)
     ...     index = xchip.index_items(item, size=128).compute()
     ...     report = xchip.prechip(index, f"{folder}/cubes", assets=["red", "nir"], progress=False)
-    ...     found = cube_stats(f"{folder}/cubes", bands=["red", "nir"], progress=False)["sentinel-2-l2a"]
-    >>> found.bands, found.count, found.chips
+    ...     stats = cube_stats(f"{folder}/cubes", bands=["red", "nir"], progress=False)["sentinel-2-l2a"]
+    >>> stats.bands, stats.count, stats.chips
     (('red', 'nir'), (65536, 65536), 4)
     """
-    if max_cubes is not None and max_cubes < 1:
-        raise ValueError(f"max_cubes is a number of cubes, at least 1, got {max_cubes}")
-    if threads is not None:
-        check_whole("threads", threads)
+    for name, value in (("max_cubes", max_cubes), ("threads", threads)):
+        if value is not None:
+            check_whole(name, value)
     store = Store(folder, storage or StorageOptions())
-    wanted = list(CLAY_SENSORS) if platform is None else [sensor_of_platform(platform)]
+    sensor_names = list(CLAY_SENSORS) if platform is None else [sensor_of_platform(platform)]
     with reached(f"read the cubes in {store.path()!r}"):
-        cubes = {sensor: names[:max_cubes] for sensor in wanted if (names := _cubes(store, sensor))}
+        cubes = {sensor: names[:max_cubes] for sensor in sensor_names if (names := _cubes(store, sensor))}
     if not cubes:
-        places = " or ".join(CLAY_SENSORS[sensor].platform for sensor in wanted)
+        places = " or ".join(CLAY_SENSORS[sensor].platform for sensor in sensor_names)
         raise FileNotFoundError(f"no cubes (cube_<number>.npz) in folder {places} of {store.path()!r}")
-    total, done, found = sum(map(len, cubes.values())), 0, []
+    total, done, stats = sum(map(len, cubes.values())), 0, []
     at_once = threads or AT_ONCE
     with (
         told(one_step(progress)) as tell,
         ThreadPoolExecutor(at_once, thread_name_prefix="xchip-stats") as pool,
     ):
         for sensor, names in cubes.items():
-            known = tuple(bands or CLAY_SENSORS[sensor].bands)
+            band_names = tuple(bands or CLAY_SENSORS[sensor].bands)
             parts, chips = [], 0
-            for count, part in _in_order(pool, store, names, sensor, known, at_once):
+            for count, part in _in_order(pool, store, names, sensor, band_names, at_once):
                 parts.append(part)
                 chips, done = chips + count, done + 1
                 tell("cubes read", done, total)
-            whole = reduce(Moments.merge, parts)
-            found.append(SensorStats.of(sensor, known, whole, chips, CLAY_SENSORS[sensor].wavelengths))
-    return BandStats(tuple(found))
+            total_moments = reduce(Moments.merge, parts)
+            stats.append(SensorStats.of(sensor, band_names, total_moments, chips, CLAY_SENSORS[sensor].wavelengths))
+    return BandStats(tuple(stats))
 
 
 def _cubes(store: Store, sensor: str) -> list[str]:
-    """Names of a sensor's cubes, by number."""
+    """Return the names of a sensor's cubes, ordered by number."""
     platform = CLAY_SENSORS[sensor].platform
     for folder in (platform, f"{STACCHIP_FOLDER}/{platform}"):
         names = [entry.name for entry in store.entries(folder)]
@@ -126,7 +127,7 @@ def _cubes(store: Store, sensor: str) -> list[str]:
 def _in_order(
     pool: ThreadPoolExecutor, store: Store, names: Sequence[str], sensor: str, bands: tuple[str, ...], ahead: int
 ) -> Iterator[tuple[int, Moments]]:
-    """(chips, moments) of each cube; no more cubes are in memory than are read at the same time."""
+    """Yield (number of chips, moments) of each cube, with at most ``ahead`` cubes in memory."""
     for start in range(0, len(names), ahead):
         yield from pool.map(lambda name: _moments(store, name, sensor, bands), names[start : start + ahead])
 
@@ -137,12 +138,12 @@ def _moments(store: Store, name: str, sensor: str, bands: tuple[str, ...]) -> tu
     if pixels.ndim != 4 or pixels.shape[1] != len(bands):
         raise ValueError(
             f"{store.path(name)!r} has pixels of shape {pixels.shape}, not (chip, {len(bands)}, y, x) for the bands "
-            f"{', '.join(bands)}; name its bands with assets="
+            f"{', '.join(bands)}; pass the names of its bands as bands= (--assets)"
         )
     values = nodata_of(sensor, bands)
     empty = (pixels == 0).all(axis=1) if all(value is None for value in values) else None
     packed = np.empty((6, len(bands)))
-    for number, value in enumerate(values):  # one band after the other: so less memory is needed
+    for number, value in enumerate(values):  # band by band, to save memory
         band = pixels[:, number]
         valid = ~empty if empty is not None else None if value is None else band != value
         packed[:, number] = moments(band, valid=valid).packed
@@ -150,7 +151,7 @@ def _moments(store: Store, name: str, sensor: str, bands: tuple[str, ...]) -> tu
 
 
 def nodata_of(sensor: str, bands: Sequence[str]) -> tuple[float | None, ...]:
-    """The nodata value of each band as stored; None where the product declares none.
+    """Return the nodata value of each band as stored; None if the product declares none.
 
     Examples
     --------

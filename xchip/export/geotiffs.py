@@ -1,10 +1,10 @@
-"""GeoTIFF chips: a file each, with its place on earth."""
+"""Georeferenced GeoTIFFs, one per chip."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,15 +15,15 @@ from xchip.indexing.archive.layout import folder_name
 from xchip.io.store import Store
 
 BLOCK = 256
-"""Side of a tile of a file, pixels, where the chip is not smaller."""
+"""Side of a file's tiles in pixels, unless the chip is smaller."""
 
 
 @dataclass(frozen=True, slots=True)
-class GeoTiffs:
+class GeoTiffs(Format):
     """``<collection>/<item>/<chip_id>.tif``, names percent-encoded: each chip with its CRS, transform, nodata and band names.
 
-    Tiled, deflate, in the data type that holds all bands. Chips keep their own size, also those that a border has cut. A
-    GeoTIFF has one nodata value: bands that declare different ones can't be in one file.
+    Files are tiled and deflated, in the data type that holds all bands. Chips that the border of their item cuts keep their
+    size. A GeoTIFF has one nodata value, so bands that declare different values can't be in one file.
 
     Examples
     --------
@@ -38,64 +38,41 @@ class GeoTiffs:
     """
 
     name: ClassVar[str] = "tif"
-    shuffled: ClassVar[bool] = False
-    by_sensor: ClassVar[bool] = True
-    fills: ClassVar[bool] = False
-    own_sizes: ClassVar[bool] = True
-    apart: ClassVar[bool] = False
+    mixed_sizes: ClassVar[bool] = True
 
     @property
     def per_file(self) -> int:
-        """See `Format`."""
         return 1
 
-    def parameters(self) -> dict[str, Any]:
-        """See `Format`."""
-        return {}
-
-    def assets(self, sensor: str | None) -> Sequence[str] | None:
-        """See `Format`."""
-        return None
-
-    def folder(self, sensor: str | None) -> str:
-        """See `Format`."""
-        return ""
-
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
-        """See `Format`."""
         refuse_doubles(table)
         common_nodata(table.reader.bands)
         folders = [f"{folder_name(ref.collection)}/{folder_name(ref.item_id)}" for ref in table.rows.items]
         items, ids = table.rows.item[order].tolist(), table.coords["chip_id"][order].tolist()
         return [f"{folders[item]}/{folder_name(str(chip))}.tif" for item, chip in zip(items, ids, strict=True)]
 
-    def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
-        """See `Format`."""
-        return self
-
     def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
-        """See `Format`."""
         height, width = int(chips.table.rows.height[0]), int(chips.table.rows.width[0])
         store.write(file.name, tif_bytes(chips, chips.stacked()[0, :, :height, :width]))
 
 
 def common_nodata(bands: Sequence[ChipBand]) -> float | None:
-    """The nodata value that bands share; None where none declares one.
+    """Return the nodata value that the bands share; None if no band declares a value.
 
     Raises
     ------
     ValueError
-        If bands declare different ones.
+        If bands declare different values.
     """
     declared = {band.name: float(band.attrs["_FillValue"]) for band in bands if "_FillValue" in band.attrs}
     if len({repr(value) for value in declared.values()}) > 1:
-        told = ", ".join(f"{name} {value:g}" for name, value in declared.items())
-        raise ValueError(f"a GeoTIFF has one nodata value, and bands declare several: {told}; pick bands with assets=")
+        values = ", ".join(f"{name} {value:g}" for name, value in declared.items())
+        raise ValueError(f"a GeoTIFF has one nodata value, but the bands declare several: {values}; choose bands with assets=")
     return next(iter(declared.values()), None)
 
 
 def tif_bytes(chips: Chips, pixels: np.ndarray) -> bytes:
-    """The first of ``chips`` as a GeoTIFF; ``pixels`` are (band, y, x)."""
+    """Return the first of ``chips`` as the content of a GeoTIFF; ``pixels`` are (band, y, x)."""
     from affine import Affine
     from rasterio.io import MemoryFile
 

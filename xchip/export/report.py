@@ -1,20 +1,23 @@
-"""What became of an export."""
+"""The result of an export."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from xchip.core.html import accessor_html
 from xchip.indexing.explain.explanation import as_time
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SHOWN = 10
-"""Failures that are printed; all are in the table."""
+"""Number of failures that are printed; the table has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """The outcome of `xchip.export_chips` and `xchip.prechip`; of one part, where there are several. ``print`` shows it, a
+    """The result of `xchip.export_chips` and `xchip.prechip`, or of one part of the work. ``print`` shows it as text, a
     notebook as tables.
 
     Examples
@@ -29,27 +32,27 @@ class ExportReport:
     """
 
     path: str
-    """Where the files are."""
+    """Folder or URL of the files."""
     done: int
     """Chips written in this run."""
     skipped: int
-    """Chips that were there from an earlier run."""
+    """Chips that an earlier run wrote."""
     failed: int
     """Chips that could not be read, in this run or in an earlier one."""
     files: int
-    """Files written in this run; in a Zarr store: chunks, or shards."""
+    """Files written in this run; for a Zarr store, its chunks or shards."""
     seconds: float
-    failures: Any = field(repr=False, compare=False)
-    """pandas.DataFrame, one row a failed chip: file (that lacks it), chip_id, item_id, collection, error (class of the
-    exception), message, attempts."""
+    failures: pd.DataFrame = field(repr=False, compare=False)
+    """One row per failed chip: file (that lacks the chip), chip_id, item_id, collection, error (class of the exception), message,
+    attempts."""
     jobs: int | None = None
-    """How many jobs make the whole, where it was done by ``job=``; else None."""
+    """Number of jobs that make the whole export; None without ``job=``."""
 
     def __str__(self) -> str:
         counts = f"{self.done:,} chips in {self.files:,} files, {self.skipped:,} skipped, {self.failed:,} failed"
         lines = [f"{self.path}: {counts}, {as_time(self.seconds)}"]
         shown = self.failures.head(SHOWN)
-        lines += [f"  {row.chip_id}: {row.error}: {' '.join(row.message.split())}" for row in shown.itertuples()]
+        lines += [f"  {row.chip_id}: {row.error}: {' '.join(str(row.message).split())}" for row in shown.itertuples()]
         if self.failed > len(shown):
             lines.append(f"  and {self.failed - len(shown):,} more")
         return "\n".join(lines)
@@ -61,6 +64,6 @@ class ExportReport:
         columns = ["chip_id", "error", "message", "attempts"]
         shown = self.failures[columns].head(SHOWN)
         if self.failed > len(shown):
-            facts.append(("failures", f"the first {len(shown)} are below; .failures has all"))
+            facts.append(("failures", f"the first {len(shown)} are below; .failures has all of them"))
         tables = [(columns, shown.itertuples(index=False))] if len(shown) else []
         return accessor_html("xchip.ExportReport", facts, tables=tables)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,70 +14,62 @@ from xchip.chips.open_chips import CHUNK
 from xchip.export.job import Chips, Format, OutputFile
 from xchip.io.store import Store, reached
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from zarr.core.buffer import Buffer
+
 ROOT = "chips.zarr"
 """Folder of the store below the target."""
 LAST = f"{ROOT}/zarr.json"
-"""What says that the store is there; it is written after all else."""
+"""Marks the store as present; written after its other metadata."""
 
 
 @dataclass(frozen=True, slots=True)
-class ZarrStore:
-    """``chips.zarr``, Zarr version 3: what `xchip.open_chips` gives, computed; ``xarray.open_zarr`` reads it as it was.
+class ZarrStore(Format):
+    """``chips.zarr``, Zarr version 3: the Dataset of `xchip.open_chips`, computed; read it with ``xarray.open_zarr``.
 
-    Arrays are (chip, y, x), one a band, in the order of the index, with the ids, dates, CRS codes and edges of chips as
-    coordinates. The nodata value is in the attribute ``nodata``, and not in ``_FillValue``, which would have readers turn
-    integers into floats. Chips that could not be read are nodata, or 0 where none is declared, and are listed as failed.
+    Arrays are (chip, y, x), one per band, in the order of the index, with the ids, dates, CRS codes and edges of the chips as
+    coordinates. The nodata value is in the attribute ``nodata``, not in ``_FillValue``, because readers would turn integers
+    into floats. Chips that could not be read are nodata, or 0 if no nodata value is declared, and are listed as failed.
 
     Examples
     --------
-    Chunks of 64 chips, 8 of them in a file; it takes ``xchip[zarr]``::
+    Chunks of 64 chips, 8 chunks per file; this needs ``xchip[zarr]``::
 
         xchip.export_chips(index, "s3://bucket/chips", ZarrStore(chunk=64, shard=512), assets=["red", "nir"])
         xarray.open_zarr("s3://bucket/chips/chips.zarr")
     """
 
     name: ClassVar[str] = "zarr"
-    shuffled: ClassVar[bool] = False
     by_sensor: ClassVar[bool] = False
-    fills: ClassVar[bool] = True
-    own_sizes: ClassVar[bool] = False
-    apart: ClassVar[bool] = False
+    fills_failed: ClassVar[bool] = True
 
     chunk: int = CHUNK
-    """Chips in a chunk, which readers decode at once."""
+    """Chips in a chunk, which readers decode as a whole."""
     shard: int | None = None
-    """Chips in a file of several chunks, a multiple of ``chunk``; None: each chunk is a file."""
+    """Chips in a file of several chunks, a multiple of ``chunk``; None: one file per chunk."""
     metadata: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """``zarr.json`` of each array, once the store is there."""
+    """``zarr.json`` of each array by name; set when the store is prepared."""
 
     def __post_init__(self) -> None:
         if self.shard is not None and (self.shard < self.chunk or self.shard % self.chunk):
-            raise ValueError(f"shard is a multiple of chunk, {self.chunk} chips, got {self.shard}")
+            raise ValueError(f"shard must be a multiple of chunk, {self.chunk} chips, got {self.shard}")
 
     @property
     def per_file(self) -> int:
-        """See `Format`."""
         return self.shard or self.chunk
 
-    def parameters(self) -> dict[str, Any]:
-        """See `Format`."""
+    def parameters(self) -> dict[str, object]:
         return {"chunk": self.chunk, "shard": self.shard}
 
-    def assets(self, sensor: str | None) -> Sequence[str] | None:
-        """See `Format`."""
-        return None
-
-    def folder(self, sensor: str | None) -> str:
-        """See `Format`."""
-        return ""
-
     def files(self, table: ChipTable, order: np.ndarray, sensor: str | None) -> list[str]:
-        """Marks, for a chunk of nothing but zeros has no file."""
+        """Return the names of empty marker files, because Zarr writes no file for a chunk of zeros."""
         _zarr()
         return [f"done/chunk-{number:06d}" for number in range(-(-len(order) // self.per_file))]
 
-    def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
-        """See `Format`. It is made in memory and copied, for then a file appears whole, wherever it is."""
+    def prepare(self, store: Store, table: ChipTable, order: np.ndarray) -> ZarrStore:
+        """Write the store without pixels. It is made in memory and copied, so that each file appears whole on any storage."""
         contents = self._template(table, order)
         with reached(f"write to {store.path(ROOT)!r}"):
             if not store.exists(LAST):
@@ -88,7 +80,7 @@ class ZarrStore:
         return replace(self, metadata={band.name: contents[f"{band.name}/zarr.json"] for band in table.reader.bands})
 
     def _template(self, table: ChipTable, order: np.ndarray) -> dict[str, bytes]:
-        """The files of a store without pixels."""
+        """Return the files of a store without pixels."""
         import dask.array as da
 
         zarr = _zarr()
@@ -96,7 +88,7 @@ class ZarrStore:
         shape = (len(order), *reader.size)
         bands = [da.zeros(shape, dtype=band.dtype, chunks=(self.per_file, *reader.size)) for band in reader.bands]
         dataset = table.dataset(order, bands)
-        encoding: dict[str, dict[str, Any]] = {
+        encoding: dict[str, dict[str, object]] = {
             "datetime": {"units": "microseconds since 1970-01-01", "dtype": "int64", "calendar": "proleptic_gregorian"}
         }
         for band in reader.bands:
@@ -105,9 +97,9 @@ class ZarrStore:
                 attrs["nodata"] = attrs.pop("_FillValue")
             shards = {} if self.shard is None else {"shards": (self.shard, *reader.size)}
             encoding[band.name] = {"chunks": (self.chunk, *reader.size), **shards}
-        files: dict[str, Any] = {}
+        files: dict[str, Buffer] = {}
         with warnings.catch_warnings():
-            # Consolidated metadata are no part of Zarr 3 as yet; readers over HTTP can't do without.
+            # Zarr 3 does not define consolidated metadata yet; readers over HTTP need them.
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             dataset.to_zarr(
                 zarr.storage.MemoryStore(files), mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding
@@ -115,20 +107,20 @@ class ZarrStore:
         return {name: value.to_bytes() for name, value in files.items()}
 
     def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
-        """See `Format`."""
         zarr = _zarr()
         for band, pixels in zip(chips.bands, chips.pixels, strict=True):
-            known = f"{band.name}/zarr.json"
-            files = {known: zarr.core.buffer.cpu.Buffer.from_bytes(self.metadata[band.name])}
+            metadata = f"{band.name}/zarr.json"
+            # Zarr 3.0 has no public name for its buffers; zarr.buffer is newer.
+            files = {metadata: zarr.core.buffer.cpu.Buffer.from_bytes(self.metadata[band.name])}
             array = zarr.open_array(zarr.storage.MemoryStore(files), path=band.name, mode="r+")
             array[file.first : file.first + len(chips)] = pixels
             for name, value in files.items():
-                if name != known:
+                if name != metadata:
                     store.write(f"{ROOT}/{name}", value.to_bytes())
         store.write(file.name, b"")
 
 
-def _zarr() -> Any:
+def _zarr() -> ModuleType:
     try:
         import zarr
         import zarr.storage

@@ -1,6 +1,6 @@
 """Recipes, one per data source, over one pipeline: choose items, stage their files, build the index.
 
-`xchip.processors.process` is the pipeline; `xchip.processors.recipe` says what a recipe is, and `find` gives one by its name.
+`process` runs a recipe, `find` returns a recipe by its name, and `xchip.processors.recipe` has the parts of a recipe of your own.
 
 Examples
 --------
@@ -10,7 +10,7 @@ Examples
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xchip.processors.registry import NAMES, find
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "find", "process"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "process":
         from xchip.processors.pipeline import process
 

@@ -25,12 +25,12 @@ API = "https://landsatlook.usgs.gov/stac-server"
 LEVEL_1, LEVEL_2 = "landsat-c2l1", "landsat-c2l2-sr"
 _REFLECTANCE = ("blue", "green", "red", "nir08", "swir16", "swir22")
 LEVEL_1_BANDS = (*_REFLECTANCE, "lwir", "lwir_high", "lwir11", "lwir12", "pan", "qa_pixel")
-"""stacchip's list, and the thermal bands under the names that they have for Landsat 8 and 9."""
+"""stacchip's list, and the thermal bands under their names for Landsat 8 and 9."""
 LEVEL_2_BANDS = (*_REFLECTANCE, "qa_pixel")
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
-    """The least cloudy scene at the unit's centre in each quarter of a year at level 1, then of another year at level 2."""
+    """Yield the least cloudy scene at the unit's centre in each quarter of a year at level 1, then of another year at level 2."""
     years = draw_years(rng, options["years"], 2)
     for year, collection in zip(years, (options["level_1"], options["level_2"]), strict=True):
         yield from least_cloudy_of_quarters(
@@ -44,7 +44,7 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
-    """The bands to keep of the item's level, as they are."""
+    """Return the assets of the item's level to keep, unchanged."""
     is_level_1 = item.get("collection") == options["level_1"]
     names = LEVEL_1_BANDS if is_level_1 else LEVEL_2_BANDS
     return listed_assets(item, options["assets"] or names, sensor="landsat-c2-l1" if is_level_1 else "landsat-c2-l2")
@@ -54,9 +54,9 @@ RECIPE = Recipe(
     name="landsat",
     summary="Index Landsat 8 and 9 scenes of both levels, a place at a time.",
     description=(
-        "A unit is a row of a layer; its centre is searched. Of each quarter of one random year the least cloudy scene of level "
-        "1 is taken, and of each quarter of another year that of level 2, unless it has more cloud than the limit. The files are "
-        "in a bucket whose reader pays."
+        "A unit is a row of a layer; the recipe searches at its centre. It takes the least cloudy scene of level 1 in each "
+        "quarter of a random year, and of level 2 in each quarter of another year, unless the scene has more cloud than the "
+        "limit. The files are in a requester-pays bucket."
     ),
     units=layer_units,
     choose=choose,
@@ -64,13 +64,13 @@ RECIPE = Recipe(
     api=API,
     pixels=StorageOptions(requester_pays=True),
     options=(
-        source_option("Layer of places, of any kind that geopandas opens.", "STACCHIP_SAMPLE_SOURCE"),
+        source_option("Layer of places, in any format that geopandas opens.", "STACCHIP_SAMPLE_SOURCE"),
         COLUMN,
         YEARS_OPTION,
-        Option("max_cloud_cover", "number", "Take no scene with more cloud, percent of the scene (0-100).", 75.0),
-        Option("platforms", "names", "Satellites, as the API calls them.", ("LANDSAT_8", "LANDSAT_9")),
+        Option("max_cloud_cover", "number", "Maximum cloud cover of a scene, in percent (0-100).", 75.0),
+        Option("platforms", "names", "Satellites, as the API names them.", ("LANDSAT_8", "LANDSAT_9")),
         Option("level_1", "text", "Collection of level 1.", LEVEL_1),
         Option("level_2", "text", "Collection of level 2.", LEVEL_2),
     ),
 )
-"""The data source, for `xchip.processors.process`."""
+"""The recipe, for `xchip.processors.process`."""

@@ -1,4 +1,4 @@
-"""New Zealand's open aerial photographs: the latest survey of each region, every scene brought to one resolution."""
+"""New Zealand's open aerial photographs: the latest survey of each region, with all scenes resampled to one resolution."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from xchip.core.types import JSON
 from xchip.io.retry import insistently
 from xchip.io.storage import StorageOptions
 from xchip.io.store import reached
@@ -23,34 +24,34 @@ CATALOGUE = "s3://nz-imagery/catalog.json"
 """Root of the static STAC catalogue, in a public bucket."""
 PUBLIC = StorageOptions(unsigned=True, region="ap-southeast-2")
 SURVEYS = "linz_surveys.txt"
-"""File of this package with the surveys that are units, one a line."""
+"""File of this package with the default surveys, one per line."""
 RESOLUTION = 0.3
-"""Metres: what every scene is brought to, and the coarsest survey that `latest_surveys` keeps."""
+"""Metres: default resolution of all scenes, and of the coarsest survey that `latest_surveys` keeps."""
 RGB = (1, 2, 3)
 """Red, green and blue; a fourth or fifth band is infrared or alpha."""
 AT_ONCE = 50
-"""Items that are fetched at a time."""
+"""Number of items to fetch at a time."""
 
-# <region>/<city or sub-region>_<years>_<resolution>m/<product>/<crs>, in older surveys with the last two the other way round:
+# <region>/<city or sub-region>_<years>_<resolution>m/<product>/<crs>; in older surveys the CRS comes before the product:
 # github.com/linz/imagery, docs/naming.md.
 _SURVEY = re.compile(
     r"(?P<region>[^/]+)/(?P<area>[^/]+?)_(?:(?P<first>\d{4})-)?(?P<last>\d{4})_(?P<resolution>[\d.]+)m/"
     r"(?:(?P<product>[a-z]\w*)/\d+|\d+/(?P<late_product>[a-z]\w*))"
 )
-# Photographs on film, scanned, bear the number of their flight in the name: they are grey.
+# Scanned film photographs have the number of their flight in the name: they are grey.
 _SCANNED = re.compile(r"_snc?\d")
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A survey, as its place in the bucket tells."""
+    """A survey, parsed from its folder in the bucket."""
 
     path: str
     """Folder of its collection: "auckland/auckland_2022_0.075m/rgb/2193"."""
     area: str
     """Region and city or sub-region: "auckland/auckland"."""
     year: int
-    """The last one of capture."""
+    """Last year of capture."""
     resolution: float
     """Metres."""
     product: str
@@ -58,7 +59,7 @@ class Survey:
 
     @classmethod
     def of(cls, path: str) -> Survey | None:
-        """The survey of a folder; None where the path is none of a survey in colour.
+        """Return the survey of a folder; None if the path is not that of a colour survey.
 
         Examples
         --------
@@ -73,26 +74,25 @@ class Survey:
 
 
 def latest_surveys(paths: Iterable[str], max_resolution: float = RESOLUTION) -> list[Survey]:
-    """The latest surveys of each area, in the order of their paths: those of its last year, for town and country may be apart.
+    """Return the surveys of each area's last year, ordered by path; there may be several, because town and country may differ.
 
-    Left out are photographs without colour, products other than red, green and blue, and surveys coarser than
-    ``max_resolution`` metres.
+    Grey photographs, products other than red, green and blue, and surveys coarser than ``max_resolution`` metres are left out.
     """
     surveys = [survey for path in paths if (survey := Survey.of(path)) is not None]
-    wanted = [survey for survey in surveys if survey.product == "rgb" and survey.resolution <= max_resolution]
+    usable = [survey for survey in surveys if survey.product == "rgb" and survey.resolution <= max_resolution]
     last: dict[str, int] = {}
-    for survey in wanted:
+    for survey in usable:
         last[survey.area] = max(survey.year, last.get(survey.area, 0))
-    return sorted((survey for survey in wanted if survey.year == last[survey.area]), key=lambda survey: survey.path)
+    return sorted((survey for survey in usable if survey.year == last[survey.area]), key=lambda survey: survey.path)
 
 
 def survey_paths(catalogue: str = CATALOGUE, storage: StorageOptions = PUBLIC) -> list[str]:
-    """Folder of each collection that the root of the catalogue names, relative to it.
+    """Return the folder of each collection in the root of the catalogue, relative to the root.
 
     Raises
     ------
     ValueError
-        If what is there is no catalogue.
+        If the file is not a catalogue.
     OSError
         If it can't be read.
     """
@@ -102,7 +102,7 @@ def survey_paths(catalogue: str = CATALOGUE, storage: StorageOptions = PUBLIC) -
 
 
 def read_surveys(path: str | None) -> list[str]:
-    """The paths in a file of surveys, local or at a URL, one a line, without comments (#); None: those that come with xchip."""
+    """Read a file or URL of surveys, one path per line, with comments after #; None: the surveys that come with xchip."""
     if path is None:
         text = files(__package__).joinpath(SURVEYS).read_text(encoding="utf-8")
     else:
@@ -115,29 +115,31 @@ def read_surveys(path: str | None) -> list[str]:
 
 
 def units(options: Options) -> Sequence[Unit]:
-    """One for each survey of the list."""
+    """Return a unit for each survey of the list."""
     return tuple(Unit(index, path) for index, path in enumerate(read_surveys(options["surveys"])))
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
-    """Scenes of a survey at random, without repetition."""
+    """Yield random scenes of a survey, each once."""
     if options["resolution"] <= 0:
         raise ValueError(f"resolution is a number of metres above 0, got {options['resolution']}")
     collection = resolve(f"./{unit.name}/collection.json", options["catalogue"])
     survey = _read_json(collection, catalogue.pixels)
     hrefs = _links(collection, survey, "item")
-    chosen = some_of(hrefs, rng, options["share"], options["min_scenes"], options["max_scenes"])
-    for start in range(0, len(chosen), AT_ONCE):
-        yield from _items(chosen[start : start + AT_ONCE], catalogue.pixels, survey.get("id"))
+    sample = some_of(hrefs, rng, options["share"], options["min_scenes"], options["max_scenes"])
+    for start in range(0, len(sample), AT_ONCE):
+        yield from _items(sample[start : start + AT_ONCE], catalogue.pixels, survey.get("id"))
 
 
 def some_of(names: Iterable[str], rng: np.random.Generator, share: float, least: int, most: int) -> list[str]:
-    """A share of the names, at least ``least`` (or all) and at most ``most``, sorted. Their order makes no difference.
+    """Draw a share of the names, at least ``least`` (or all) and at most ``most``; return them sorted.
+
+    The result does not depend on the order of ``names``.
 
     Raises
     ------
     ValueError
-        If there are more at least than at most.
+        If ``least`` is above ``most`` or negative.
 
     Examples
     --------
@@ -153,13 +155,13 @@ def some_of(names: Iterable[str], rng: np.random.Generator, share: float, least:
 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
-    """The picture, at one resolution, in three bands; where there is none of it, its mask says so."""
+    """Return the picture, to be resampled to one resolution in three bands; a mask marks the pixels beyond its borders."""
     staging = Staging(resolution=options["resolution"], resampling="bilinear", bands=RGB)
     return dict.fromkeys(options["assets"] or ("visual",), staging)
 
 
-def _items(hrefs: Sequence[str], storage: StorageOptions, collection: Any) -> Iterator[Item]:
-    """The items at ``hrefs``. One that is not there, or is none, fails by itself, and under the name that it should have."""
+def _items(hrefs: Sequence[str], storage: StorageOptions, collection: object) -> Iterator[Item]:
+    """Read the items at ``hrefs``. A missing or invalid item fails alone, with the id that its name suggests."""
     from xchip.processors.stage import refused
 
     fs, _ = storage.filesystem(hrefs[0])
@@ -169,7 +171,7 @@ def _items(hrefs: Sequence[str], storage: StorageOptions, collection: Any) -> It
     for href, content in zip(hrefs, contents, strict=True):
         try:
             if content is None:
-                raise ValueError(f"{href!r} is not there, though the survey names it")
+                raise ValueError(f"{href!r} does not exist, although the survey links to it")
             yield resolved(_parsed(href, content), href)
         except ValueError as error:
             name = posixpath.basename(href).partition(".")[0]
@@ -178,12 +180,12 @@ def _items(hrefs: Sequence[str], storage: StorageOptions, collection: Any) -> It
 
 
 def _contents(fs: Any, paths: Sequence[str]) -> list[bytes | None]:
-    """What files hold, read together; None for one that is not there."""
-    found = fs.cat(paths, on_error="return")
-    for content in found.values():
+    """Read files together; None for a missing file."""
+    contents = fs.cat(paths, on_error="return")
+    for content in contents.values():
         if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
             raise content
-    return [None if isinstance(found[path], Exception) else found[path] for path in paths]
+    return [None if isinstance(contents[path], Exception) else contents[path] for path in paths]
 
 
 def _read_json(href: str, storage: StorageOptions) -> dict[str, Any]:
@@ -196,17 +198,17 @@ def _parsed(href: str, content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{href!r} is no JSON: {error}") from error
+        raise ValueError(f"{href!r} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{href!r} is no STAC object, but {type(value).__name__}")
+        raise ValueError(f"{href!r} is not a STAC object, but a JSON value of type {type(value).__name__}")
     return value
 
 
-def _links(href: str, value: Mapping[str, Any], relation: str) -> list[str]:
-    """Absolute hrefs of a catalogue's children or a collection's items."""
+def _links(href: str, value: JSON, relation: str) -> list[str]:
+    """Return the absolute hrefs of a catalogue's children or a collection's items."""
     links = [resolve(link["href"], href) for link in value.get("links", ()) if link.get("rel") == relation]
     if not links:
-        raise ValueError(f"{href!r} has no links of the relation {relation!r}; is it a static STAC catalogue's?")
+        raise ValueError(f"{href!r} has no links of the relation {relation!r}; it must be part of a static STAC catalogue")
     return links
 
 
@@ -214,8 +216,8 @@ RECIPE = Recipe(
     name="linz",
     summary="Index New Zealand's open aerial imagery, a survey at a time.",
     description=(
-        "A unit is a survey of the list that comes with xchip, the latest of each region; `xchip linz-surveys` makes such a list "
-        "anew from the catalogue. Every scene is brought to one resolution, in red, green and blue."
+        "A unit is a survey in the list that comes with xchip, the latest of each region; `xchip linz-surveys` makes a new list "
+        "from the catalogue. All scenes are resampled to one resolution, in red, green and blue."
     ),
     units=units,
     choose=choose,
@@ -223,12 +225,12 @@ RECIPE = Recipe(
     sensor="linz",
     pixels=PUBLIC,
     options=(
-        Option("surveys", "text", "File or URL with a survey's folder a line, in place of the list that comes with xchip."),
-        Option("catalogue", "text", "Root of the static STAC catalogue that the surveys are in.", CATALOGUE),
-        Option("share", "fraction", "Share of a survey's scenes to take, at random.", 0.5),
-        Option("min_scenes", "integer", "Take at least so many of a survey.", 10),
-        Option("max_scenes", "integer", "Take at most so many of a survey.", 2000),
-        Option("resolution", "number", "Metres of a pixel that scenes are brought to, bilinear.", RESOLUTION),
+        Option("surveys", "text", "File or URL with one survey folder per line, instead of the list that comes with xchip."),
+        Option("catalogue", "text", "Root of the static STAC catalogue with the surveys.", CATALOGUE),
+        Option("share", "fraction", "Share of a survey's scenes to draw.", 0.5),
+        Option("min_scenes", "integer", "Minimum number of scenes per survey.", 10),
+        Option("max_scenes", "integer", "Maximum number of scenes per survey.", 2000),
+        Option("resolution", "number", "Size of a pixel in metres; scenes are resampled (bilinear).", RESOLUTION),
     ),
 )
-"""The data source, for `xchip.processors.process`."""
+"""The recipe, for `xchip.processors.process`."""

@@ -1,4 +1,4 @@
-"""MODIS surface reflectance, MOD09A1 version 6.1: composites of eight days, of tiles that are free of fill."""
+"""MODIS surface reflectance, MOD09A1 version 6.1: eight-day composites of tiles without pixels beyond the map."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 API = "https://planetarycomputer.microsoft.com/api/stac/v1"
 COLLECTION = "modis-09A1-061"
-"""It holds MOD09A1, from Terra, and MYD09A1, from Aqua."""
+"""Collection with MOD09A1 from Terra and MYD09A1 from Aqua."""
 SENSOR = "modis-09a1"
 PRODUCTS = ("MOD09A1", "MYD09A1")
 BANDS = (*(f"sur_refl_b{number:02d}" for number in range(1, 8)), "sur_refl_state_500m", "sur_refl_qc_500m")
-"""The seven reflectances; the state flags, by which clouds are counted; and the quality control flags."""
+"""The seven reflectances, the state flags, which mark clouds, and the quality control flags."""
 FILL = {"sur_refl_state_500m": 65535, "sur_refl_qc_500m": 2**32 - 1}
-"""Fill values of the flags (MODIS Surface Reflectance User's Guide, table of science data sets), which copies may not declare:
-what is beyond a warped tile must not look like clear land."""
+"""Fill values of the flags (MODIS Surface Reflectance User's Guide, table of science data sets). Copies may not declare them, and
+pixels beyond a warped tile must not look like clear land."""
 NATIVE = "native"
 
 _TILES = (
@@ -41,7 +41,7 @@ _TILES = (
     (13, "12-13 17 20-22 28"),
     (14, "13-16 18 22"),
 )
-"""(v, ranges of h): tiles of the sinusoidal grid with land, and without pixels beyond the edge of the map. It is the list of
+"""(v, ranges of h): the tiles of the sinusoidal grid with land and without pixels beyond the edge of the map. This is the list of
 stacchip's MODIS processor, in its order, so that an array job's index means the same tile."""
 
 
@@ -57,26 +57,30 @@ TILES: tuple[tuple[int, int], ...] = tuple((v, h) for v, spans in _TILES for h i
 
 
 def units(options: Options) -> Sequence[Unit]:
-    """One for each tile."""
+    """Return a unit for each tile."""
     return tuple(Unit(index, f"h{h:02d}v{v:02d}") for index, (v, h) in enumerate(TILES))
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
-    """The first composite that begins in each chosen month of each year; months are drawn without repetition, year by year.
+    """Yield the first composite that begins in each chosen month of each year; the months of a year are different and random.
 
-    Where a composite was published twice, the later production counts. A month without one is passed over.
+    If a composite was published twice, the later production is used. Months without a composite are skipped.
     """
     if options["crs"] != NATIVE:
         _check_crs(options["crs"])
+    v, h = TILES[unit.index]
+    tile = {"modis:vertical-tile": {"eq": v}, "modis:horizontal-tile": {"eq": h}}
     for year, months in sorted(months_of(rng, options["years"], options["months"]).items()):
         for month in months:
-            item = first_of_month(_of_tile(unit, catalogue, year, month), year, month, options["product"])
+            days = f"{year}-{month:02d}-01/{year}-{month:02d}-{monthrange(year, month)[1]}"
+            items = catalogue.search(collections=COLLECTION, datetime=days, query=tile)
+            item = first_of_month(items, year, month, options["product"])
             if item is not None:
                 yield item
 
 
 def _check_crs(text: str) -> None:
-    """Before anything is fetched that could not be warped."""
+    """Check the CRS before any file is fetched."""
     import pyproj
 
     try:
@@ -86,12 +90,14 @@ def _check_crs(text: str) -> None:
 
 
 def months_of(rng: np.random.Generator, years: Sequence[int], count: int) -> dict[int, tuple[int, ...]]:
-    """Year -> its months, 1 to 12 in order. Those of a year do not depend on which other years are asked for.
+    """Draw ``count`` months of each year: return {year: months from 1 to 12, sorted}.
+
+    The months of a year do not depend on the other years.
 
     Raises
     ------
     ValueError
-        If there are no years, or a year has not so many months.
+        If ``years`` is empty, or ``count`` is not from 1 to 12.
 
     Examples
     --------
@@ -109,35 +115,26 @@ def months_of(rng: np.random.Generator, years: Sequence[int], count: int) -> dic
     base = int(rng.integers(2**63))
     drawn = {}
     for year in sorted(set(years)):
-        own = np.random.default_rng([base, year])
-        drawn[year] = tuple(sorted(int(month) for month in own.choice(12, size=count, replace=False) + 1))
+        rng_of_year = np.random.default_rng([base, year])
+        drawn[year] = tuple(sorted(int(month) for month in rng_of_year.choice(12, size=count, replace=False) + 1))
     return drawn
 
 
-def _of_tile(unit: Unit, catalogue: Catalogue, year: int, month: int) -> Iterator[Item]:
-    v, h = TILES[unit.index]
-    return catalogue.search(
-        collections=COLLECTION,
-        datetime=f"{year}-{month:02d}-01/{year}-{month:02d}-{monthrange(year, month)[1]}",
-        query={"modis:vertical-tile": {"eq": v}, "modis:horizontal-tile": {"eq": h}},
-    )
-
-
 def first_of_month(items: Iterator[Item], year: int, month: int, product: str) -> Item | None:
-    """The composite that begins first in a month; those that began before it and reach into it do not count."""
+    """Return the first composite that begins in a month; composites that reach into it from the month before don't count."""
 
     def begin(item: Item) -> str:
         return str(item["properties"].get("start_datetime") or item["properties"].get("datetime"))
 
-    inside = [item for item in items if item["id"].startswith(f"{product}.") and begin(item)[:7] == f"{year}-{month:02d}"]
-    if not inside:
+    begun = [item for item in items if item["id"].startswith(f"{product}.") and begin(item)[:7] == f"{year}-{month:02d}"]
+    if not begun:
         return None
-    first = min(begin(item) for item in inside)
-    return max((item for item in inside if begin(item) == first), key=lambda item: str(item["id"]))
+    first = min(begin(item) for item in begun)
+    return max((item for item in begun if begin(item) == first), key=lambda item: str(item["id"]))
 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
-    """The bands to keep, as they are or warped to another CRS, pixel values untouched."""
+    """Return the assets to keep, unchanged or to be warped to another CRS with their pixel values."""
     kept = listed_assets(item, options["assets"] or BANDS, sensor=SENSOR)
     if options["crs"] == NATIVE:
         return kept
@@ -148,10 +145,10 @@ RECIPE = Recipe(
     name="modis",
     summary="Index MODIS surface reflectance (MOD09A1 v6.1), a tile of the sinusoidal grid at a time.",
     description=(
-        "A unit is one of the tiles of the sinusoidal grid that have land and no pixels beyond the edge of the map. Cloud, "
-        "shadow, snow, water and fill are counted by the state flags, as the product's user guide has them. In its quality "
-        "control flags, too, bits count from the right: 10 (not produced because of clouds) is bit 1 without bit 0. stacchip "
-        "reads them the other way round, and takes 01 (produced, less than ideal) for cloud."
+        "A unit is a tile of the sinusoidal grid with land and without pixels beyond the edge of the map. Cloud, shadow, snow, "
+        "water and fill come from the state flags, as the product's user guide defines them. In the quality control flags, too, "
+        "bits count from the right: 10 (not produced because of clouds) is bit 1 without bit 0. stacchip reads them from the "
+        "left, so it takes 01 (produced, less than ideal) for cloud."
     ),
     units=units,
     choose=choose,
@@ -160,12 +157,12 @@ RECIPE = Recipe(
     sensor=SENSOR,
     pixels=StorageOptions(signer=PLANETARY_COMPUTER),
     options=(
-        Option("years", "integers", "Years to take composites of.", (2018, 2020, 2022, 2023)),
-        Option("months", "integer", "Number of months of each year, drawn at random; one composite each.", 4),
-        Option("product", "choice", "From Terra (MOD) or Aqua (MYD).", PRODUCTS[0], choices=PRODUCTS),
+        Option("years", "integers", "Years of the composites.", (2018, 2020, 2022, 2023)),
+        Option("months", "integer", "Number of random months per year, with one composite each.", 4),
+        Option("product", "choice", "Terra (MOD) or Aqua (MYD).", PRODUCTS[0], choices=PRODUCTS),
         Option(
-            "crs", "text", "CRS to warp to, nearest pixel, such as EPSG:3857, as stacchip does; or native, as they are.", NATIVE
+            "crs", "text", "CRS to warp to (nearest pixel), such as EPSG:3857 as in stacchip; or native: keep the files.", NATIVE
         ),
     ),
 )
-"""The data source, for `xchip.processors.process`."""
+"""The recipe, for `xchip.processors.process`."""

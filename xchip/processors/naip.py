@@ -1,4 +1,4 @@
-"""NAIP aerial photographs of the United States: of each place the latest, and an older one."""
+"""NAIP aerial photographs of the United States: the latest scene of each place, and older ones."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 API = "https://planetarycomputer.microsoft.com/api/stac/v1"
 COLLECTION = "naip"
-"""So called at the Planetary Computer and in Earth Search."""
+"""Id of the collection at the Planetary Computer and in Earth Search."""
 SENSOR = "naip"
 BANDS = 4
 """Red, green, blue and near infrared, in one file."""
 FILL = 0
-"""Value of all four bands where there is no picture. The files don't declare it."""
+"""Value of all four bands of pixels without data. The files don't declare it."""
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
-    """The latest scene at a place, and one of an earlier year at random, if there is any."""
-    found = catalogue.search(collections=COLLECTION, intersects=centre_of(unit.geometry))
-    for item in latest_and_older(found, rng, options["older"]):
+    """Yield the latest scene at a place, and random scenes of earlier years, if there are any."""
+    items = catalogue.search(collections=COLLECTION, intersects=centre_of(unit.geometry))
+    for item in latest_and_older(items, rng, options["older"]):
         yield with_fill(item)
 
 
 def latest_and_older(items: Iterable[Item], rng: np.random.Generator, older: int = 1) -> list[Item]:
-    """The latest of the items of one place, then ``older`` others of earlier years at random, or as many as there are.
+    """Return the latest item of a place, then ``older`` random items of earlier years, or all of them if there are fewer.
 
-    An overlapping scene of the same year shows the same: it is not older. The answer does not depend on the items' order.
+    Another scene of the same year shows the same season, so it is not older. The result does not depend on the items' order.
 
     Examples
     --------
@@ -58,52 +58,48 @@ def latest_and_older(items: Iterable[Item], rng: np.random.Generator, older: int
 
 
 def with_fill(item: Item) -> Item:
-    """The item, saying what its files don't: pixels that are 0 in all four bands are no data. One without a picture stays."""
-    key = _image(item)
+    """Return the item with nodata 0 declared for its four bands; an item without a picture is returned unchanged."""
+    # The asset with the four bands has several names in catalogues.
+    key = next(iter(listed_assets(item, ("red",), sensor=SENSOR)), None)
     if key is None:
         return item
     asset = dict(item["assets"][key])
     if asset.get("bands"):  # STAC 1.1
         asset["bands"] = [{**band, "nodata": FILL} for band in asset["bands"]]
     else:
-        said = asset.get("raster:bands") or [{"data_type": "uint8"}] * BANDS
-        asset["raster:bands"] = [{**band, "nodata": FILL} for band in said]
+        bands = asset.get("raster:bands") or [{"data_type": "uint8"}] * BANDS
+        asset["raster:bands"] = [{**band, "nodata": FILL} for band in bands]
     return {**item, "assets": {**item["assets"], key: asset}}
 
 
-def _image(item: Item) -> str | None:
-    """Key of the asset with the four bands, which catalogues call by several names; None where there is none."""
-    return next(iter(listed_assets(item, ("red",), sensor=SENSOR)), None)
-
-
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
-    """The one file with the four bands, as it is."""
-    found = listed_assets(item, options["assets"] or ("red",), sensor=SENSOR)
-    if not found:
+    """Return the file with the four bands, unchanged."""
+    kept = listed_assets(item, options["assets"] or ("red",), sensor=SENSOR)
+    if not kept:
         raise ValueError(f"it has no asset {' or '.join(find(SENSOR).band('red').keys)}, only {', '.join(item['assets'])}")
-    return found
+    return kept
 
 
 RECIPE = Recipe(
     name="naip",
     summary="Index NAIP aerial photographs of the United States, a place at a time.",
     description=(
-        "A unit is a row of a layer, such as `xchip sample-places` makes; its centre is searched. The latest scene there is "
-        "taken, and one of an earlier year at random. The file with red, green, blue and near infrared is kept as it is; pixels "
-        "that are 0 in all four are no data. With --api https://earth-search.aws.element84.com/v1 the files come from a bucket "
-        "whose reader pays."
+        "A unit is a row of a layer, such as `xchip sample-places` makes; the recipe searches at its centre. It takes the latest "
+        "scene, and a random scene of an earlier year. The file with red, green, blue and near infrared is kept unchanged; "
+        "pixels that are 0 in all four bands are nodata. With --api https://earth-search.aws.element84.com/v1 the files come "
+        "from a requester-pays bucket."
     ),
     units=layer_units,
     choose=choose,
     assets=assets,
     api=API,
     sensor=SENSOR,
-    # Signatures are for the Planetary Computer's files; region and payment for the bucket that Earth Search names.
+    # The signer is for files of the Planetary Computer; region and payment are for the bucket of Earth Search.
     pixels=StorageOptions(signer=PLANETARY_COMPUTER, requester_pays=True, region="us-west-2"),
     options=(
-        source_option("Layer of sample places, of any kind that geopandas opens.", "STACCHIP_SAMPLE_SOURCE"),
+        source_option("Layer of sample places, in any format that geopandas opens.", "STACCHIP_SAMPLE_SOURCE"),
         Option("column", "text", "Column of the layer with the rows' names."),
-        Option("older", "integer", "Number of scenes of earlier years to take, at random.", 1),
+        Option("older", "integer", "Number of random scenes of earlier years.", 1),
     ),
 )
-"""The data source, for `xchip.processors.process`."""
+"""The recipe, for `xchip.processors.process`."""

@@ -1,4 +1,4 @@
-"""The one pipeline: choose items, stage their files, index them."""
+"""The pipeline of all recipes: choose items, stage their files, index them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from xchip.core.types import PathLike
 from xchip.indexing.archive.report import BuildReport
 from xchip.io.storage import StorageOptions
 from xchip.processors.recipe import Catalogue, Item, Options, Recipe, Unit
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def process(
     recipe: str | Recipe,
-    path: str | os.PathLike[str],
+    path: PathLike,
     index: int | slice | Iterable[int],
     *,
     storage: StorageOptions | None = None,
@@ -31,49 +32,50 @@ def process(
     progress: bool | TextIO = True,
     **options: Any,
 ) -> BuildReport:
-    """Do one unit of a recipe, or several: choose its items, bring their files into the archive, and index them.
+    """Run units of a recipe: choose their items, bring the items' files into the archive, and index them.
 
-    All is as with `xchip.build_index`: each item is done once and whole, a ledger records it, and to run again is to go on.
+    Everything works as in `xchip.build_index`: each item is done once and whole, a ledger records it, and re-running resumes.
     Units are independent: each may be a job of its own, at the same time, on the same archive.
 
     Parameters
     ----------
     recipe
-        Its name, such as "sentinel-2", or a `Recipe` of your own.
+        Name of a recipe, such as "sentinel-2", or a `Recipe` of your own.
     path
         Root of the archive: a local folder, or a URL that fsspec opens.
     index
-        Which units, counted from 0: one, several, or a slice of them all: ``slice(3, None, 10)`` is the fourth of ten shares.
+        Numbers of the units, from 0: an integer, several integers, or a slice of all units: ``slice(3, None, 10)`` is the fourth
+        of ten shares.
     storage, client, workers, attempts, retry_failed, progress
         As for `xchip.build_index`.
     pixels
-        How the source's files are reached; as the recipe has it if not given.
+        How to reach the source's files; default: as the recipe says.
     **options
-        The recipe's own (``xchip <recipe> --help`` lists them), and those of every recipe: api, assets, size, max_nodata,
+        Options of the recipe (``xchip <recipe> --help`` lists them), and of every recipe: api, assets, size, max_nodata,
         max_cloud_fraction, copy, seed.
 
     Returns
     -------
     BuildReport
-        Of the items that were chosen; nothing is written where there are none.
+        Result for the chosen items; without any items nothing is written.
 
     Raises
     ------
     ValueError
-        For an option or an index that is out of range, and as of `xchip.build_index`.
+        If an option or an index is out of range, and as `xchip.build_index`.
     OSError
-        If the catalogue or the layer can't be reached, or the archive can't be written. What is done until then is recorded.
+        If the catalogue or the layer can't be reached, or the archive can't be written. Finished items stay recorded.
 
     Examples
     --------
     >>> report = process("sentinel-2", "s3://my-bucket", 17, source="mgrs.gpkg", max_cloud_cover=40)  # doctest: +SKIP
     """
-    recipe, values = _settled(recipe, options)
+    recipe, values = _with_values(recipe, options)
     pixels = recipe.pixels if pixels is None else pixels
     items = planned_items(recipe, units_at(recipe, values, index), values, pixels)
     first = next(items, None)
     if first is None:
-        return _nothing(path)
+        return _empty_report(path)
     from xchip.indexing.archive.build import build_index
     from xchip.processors.stage import Stage
 
@@ -101,13 +103,13 @@ def choose_items(
     pixels: StorageOptions | None = None,
     **options: Any,
 ) -> Iterator[Item]:
-    """The items that `process` would take, as the catalogue has them; nothing is written. Parameters are as there."""
-    recipe, values = _settled(recipe, options)
+    """Yield the items that `process` would index, as the catalogue has them; nothing is written. Parameters: as for `process`."""
+    recipe, values = _with_values(recipe, options)
     return chosen_items(recipe, units_at(recipe, values, index), values, recipe.pixels if pixels is None else pixels)
 
 
-def _settled(recipe: str | Recipe, options: Options) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe itself, and the value of each option."""
+def _with_values(recipe: str | Recipe, options: Options) -> tuple[Recipe, Options]:
+    """Return the recipe, found by its name, and the value of each option."""
     if isinstance(recipe, str):
         from xchip.processors.registry import find
 
@@ -116,31 +118,31 @@ def _settled(recipe: str | Recipe, options: Options) -> tuple[Recipe, dict[str, 
 
 
 def units_at(recipe: Recipe, values: Options, index: int | slice | Iterable[int]) -> list[Unit]:
-    """Units by their indices, each once, in that order. A slice may hold none.
+    """Return units by their indices, each once, in that order. A slice may select no units.
 
     Raises
     ------
     ValueError
-        If a number is out of range, or there are none.
+        If an index is out of range, or ``index`` is empty.
     """
     units = recipe.units(values)
     if isinstance(index, slice):
         return [units[number] for number in range(len(units))[index]]
-    wanted = [operator.index(number) for number in dict.fromkeys([index] if isinstance(index, int) else index)]
-    if not wanted:
-        raise ValueError(f"no unit of {recipe.name!r} to do: give the index of at least one, counted from 0")
-    for number in wanted:
+    numbers = [operator.index(number) for number in dict.fromkeys([index] if isinstance(index, int) else index)]
+    if not numbers:
+        raise ValueError(f"no unit of {recipe.name!r} to do: pass the index of at least one unit, counted from 0")
+    for number in numbers:
         if not 0 <= number < len(units):
-            of = f" in {values['source']!r}" if values.get("source") is not None else ""
-            raise ValueError(f"index {number} is out of range: {recipe.name!r} has {len(units):,} units{of}, counted from 0")
-    return [units[number] for number in wanted]
+            source = f" in {values['source']!r}" if values.get("source") is not None else ""
+            raise ValueError(f"index {number} is out of range: {recipe.name!r} has {len(units):,} units{source}, counted from 0")
+    return [units[number] for number in numbers]
 
 
 def chosen_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels: StorageOptions) -> Iterator[Item]:
-    """The items of units, as the catalogue has them.
+    """Yield the items of units, as the catalogue has them.
 
-    Random numbers are those of ``numpy.random.default_rng([seed, index])``. stacchip takes them from Python's ``random``, so for
-    the same index its years and scenes are others.
+    Random numbers come from ``numpy.random.default_rng([seed, index])``. stacchip uses Python's ``random``, so it draws other
+    years and scenes for the same index.
     """
     import numpy as np
 
@@ -152,7 +154,7 @@ def chosen_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels:
 
 
 def planned_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels: StorageOptions) -> Iterator[Item]:
-    """The items of units, with a note at each asset that is to be brought into the archive."""
+    """Yield the items of units, with a note at each asset to be brought into the archive."""
     from xchip.processors.stage import PROBLEM, planned, refused
 
     for item in chosen_items(recipe, units, values, pixels):
@@ -163,18 +165,18 @@ def planned_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels
         try:
             yield planned(item, recipe.assets(item, values), copy=values["copy"])
         except ValueError as error:
-            # One item that a recipe can't use does not stop the others: it fails by itself, and the ledger says why.
+            # An item that the recipe can't use fails alone, and the ledger has the reason.
             yield refused(item, str(error))
 
 
 def _with_sensor(item: Item, sensor: str | None) -> Item:
-    """``item``, telling its product where that is not to be seen: so an archive may hold the items of several recipes."""
+    """Return ``item``, with the recipe's sensor if its metadata don't identify its product: archives may mix recipes."""
     if sensor is None or recognise({**item, "assets": {}}) is not None:
         return item
     return {**item, "properties": {**item["properties"], SENSOR: sensor}}
 
 
-def _nothing(path: str | os.PathLike[str]) -> BuildReport:
+def _empty_report(path: PathLike) -> BuildReport:
     import pandas as pd
 
     failures = pd.DataFrame(columns=["collection", "item_id", "error", "message", "attempts"])

@@ -7,16 +7,16 @@ from importlib import import_module
 from xchip.processors.recipe import Recipe
 
 NAMES = ("sentinel-2", "landsat", "naip", "linz", "modis", "sentinel-1")
-"""Recipes that come with xchip; each has a module of its name."""
+"""Names of the recipes that come with xchip; each has a module of the same name."""
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If the name is unknown.
 
     Examples
     --------
@@ -24,6 +24,6 @@ def find(name: str) -> Recipe:
     'https://landsatlook.usgs.gov/stac-server'
     """
     if name not in NAMES:
-        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(NAMES)}, and a Recipe of your own")
+        raise ValueError(f"unknown recipe {name!r}; use one of {', '.join(NAMES)}, or pass a Recipe of your own")
     recipe: Recipe = import_module(f"xchip.processors.{name.replace('-', '_')}").RECIPE
     return recipe

@@ -1,4 +1,4 @@
-"""Layers of sample places: one point for each place, river and lake, and points at random."""
+"""Make layers of sample places: a point for each place, river and lake, and random points."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from xchip.core.lonlat import in_degrees
+from xchip.core.types import BBox, PathLike
 from xchip.processors.choosers import LONLAT, read_layer
 from xchip.stac.api.conditions import box_shape, checked_bbox
 
 if TYPE_CHECKING:
     import geopandas
     import numpy as np
+    import pyproj
+    import shapely
 
-Layer = Any
+Layer: TypeAlias = "geopandas.GeoDataFrame | PathLike"
 """A GeoDataFrame, named by ``attrs["name"]``, or the path or URL of a layer that geopandas reads."""
 
 EQUAL_AREA = "EPSG:6933"
-"""On this map of the whole Earth equal areas are equal: what is uniform on it is uniform on the ground."""
+"""An equal-area projection of the whole Earth: points that are uniform on it are uniform on the ground."""
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 AT_RANDOM = "random"
 AT_ONCE, TRIES = 100, 100
-"""Points that are tried at once in the box around an area, and how often, until enough of them lie in it."""
+"""Number of points to try at once in the box around an area, and number of tries to find enough points in the area."""
 DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
 
 
@@ -35,37 +38,37 @@ def sample_places(
     rivers: Sequence[Layer] = (),
     lakes: Sequence[Layer] = (),
     random: int = 0,
-    region: Any = None,
+    region: Layer | BBox | None = None,
     seed: int = 0,
 ) -> geopandas.GeoDataFrame:
-    """A layer of points to look for scenes at, such as `xchip naip` takes: row by row, in the order of the arguments.
+    """Make a layer of points at which to search scenes, such as `xchip naip` reads; rows are in the order of the arguments.
 
-    A layer's points do not depend on which other layers are given, nor on its place among them if its name is its own.
+    The points of a layer do not depend on the other layers, nor on its position among them if its name is unique.
 
     Parameters
     ----------
     places
-        Layers of which every feature becomes a point: towns, parks, airports, ports. A point is taken as it is; a line or an
-        area gives one point that is sure to lie on it.
+        Layers in which each feature gives one point: towns, parks, airports, ports. A point is used unchanged; a line or an
+        area gives a point that lies on it.
     rivers, lakes
-        Layers of lines and of areas: one point at random along each line, and in each area, of what lies in the region.
+        Layers of lines and of areas: one random point along each line, and in each area, within the region.
     random
-        Number of points at random in the region, uniform by area.
+        Number of random points in the region, uniform by area.
     region
         A layer whose features together are the region, or (west, south, east, north) in degrees. None: the whole Earth.
     seed
-        The same seed gives the same points.
+        The same seed makes the same points.
 
     Returns
     -------
     geopandas.GeoDataFrame
-        Points in longitude and latitude, with the columns ``name`` (of the feature, null where its layer has none) and ``layer``
-        (the file's name without its ending, or "random").
+        Points in longitude and latitude, with the columns ``name`` (of the feature, null if its layer has no names) and
+        ``layer`` (the file's name without its ending, or "random").
 
     Raises
     ------
     ValueError
-        If there is nothing to sample, a layer has other geometries than it should, or nothing lies in the region.
+        If there is nothing to sample, a layer has the wrong type of geometries, or nothing lies in the region.
 
     Examples
     --------
@@ -79,44 +82,44 @@ def sample_places(
     if random < 0:
         raise ValueError(f"random is a number of points, 0 or more, got {random}")
     if not (places or rivers or lakes or random):
-        raise ValueError("nothing to sample: give layers of places, rivers or lakes, or a number of points at random")
+        raise ValueError("nothing to sample: pass layers of places, rivers or lakes, or a number of random points")
     area = None if region is None else _region(region)
-    parts = [_each(*_opened(layer), area) for layer in places]
-    parts += [_one_in_each(*_opened(layer), area, seed, lines=True) for layer in rivers]
-    parts += [_one_in_each(*_opened(layer), area, seed, lines=False) for layer in lakes]
+    parts = [_representative_points(*_opened(layer), area) for layer in places]
+    parts += [_random_points_on(*_opened(layer), area, seed, lines=True) for layer in rivers]
+    parts += [_random_points_on(*_opened(layer), area, seed, lines=False) for layer in lakes]
     if random:
-        parts.append(_at_random(random, area, _generator(seed, AT_RANDOM)))
-    found = [part for part in parts if len(part)]
-    if not found:
+        parts.append(_random_points(random, area, _generator(seed, AT_RANDOM)))
+    parts = [part for part in parts if len(part)]
+    if not parts:
         if region is None:
-            raise ValueError("the layers have no features with a geometry: there is nothing to sample")
+            raise ValueError("nothing to sample: the layers have no features with a geometry")
         raise ValueError(f"none of the features lies in the region {region!r}; is it in degrees, west before south?")
-    return geopandas.GeoDataFrame(pd.concat(found, ignore_index=True), crs=LONLAT)
+    return geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=LONLAT)
 
 
-def write_places(places: geopandas.GeoDataFrame, path: str | os.PathLike[str]) -> Path:
-    """Write a layer by its ending: .gpkg, .parquet (GeoParquet), .fgb or .geojson; whole or not at all.
+def write_places(places: geopandas.GeoDataFrame, path: PathLike) -> Path:
+    """Write a layer as .gpkg, .parquet (GeoParquet), .fgb or .geojson, by the ending of ``path``; whole or not at all.
 
     Raises
     ------
     ValueError
-        If the ending is another, or the path a URL.
+        If the ending is unknown, or the path is a URL.
     """
     if "://" in os.fspath(path):
-        raise ValueError(f"{os.fspath(path)!r} is a URL; write the layer to a file, and upload that")
+        raise ValueError(f"{os.fspath(path)!r} is a URL; write the layer to a local file and upload the file")
     target = Path(path)
     ending = target.suffix.lower()
     if ending != ".parquet" and ending not in DRIVERS:
-        raise ValueError(f"{str(target)!r} is no file of a known kind; it must end in .parquet, {', '.join(DRIVERS)}")
+        raise ValueError(f"{str(target)!r} has an unknown ending; use one of .parquet, {', '.join(DRIVERS)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         if ending == ".parquet":
             places.to_parquet(aside, write_covering_bbox=True)
         else:
-            # A job knows its row by its number: FlatGeobuf would sort them for its index.
-            more = {".gpkg": {"layer": "places"}, ".fgb": {"SPATIAL_INDEX": "NO"}}.get(ending, {})
-            places.to_file(aside, driver=DRIVERS[ending], **more)
+            # Jobs address rows by number, and FlatGeobuf would sort the rows for its index.
+            options = {".gpkg": {"layer": "places"}, ".fgb": {"SPATIAL_INDEX": "NO"}}.get(ending, {})
+            places.to_file(aside, driver=DRIVERS[ending], **options)
         os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
@@ -124,7 +127,7 @@ def write_places(places: geopandas.GeoDataFrame, path: str | os.PathLike[str]) -
 
 
 def _opened(layer: Layer) -> tuple[geopandas.GeoDataFrame, str]:
-    """(features in longitude and latitude, name) of a layer; features without a geometry are left out."""
+    """Return (features in longitude and latitude, name) of a layer, without features that have no geometry."""
     import geopandas
 
     if isinstance(layer, geopandas.GeoDataFrame):
@@ -136,14 +139,14 @@ def _opened(layer: Layer) -> tuple[geopandas.GeoDataFrame, str]:
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
-    """The random numbers of one layer: others do not change them."""
+    """Return a layer's own generator, so that other layers do not change its points."""
     import numpy as np
 
     return np.random.default_rng([seed, *name.encode()])
 
 
-def _region(region: Any) -> Any:
-    """A geometry in longitude and latitude."""
+def _region(region: Layer | BBox) -> shapely.Geometry:
+    """Return the region as a geometry in longitude and latitude."""
     import shapely
 
     if not isinstance(region, str | os.PathLike) and hasattr(region, "__len__") and len(region) == 4:
@@ -151,45 +154,47 @@ def _region(region: Any) -> Any:
     frame, name = _opened(region)
     area = frame.geometry.make_valid().union_all()
     if area.area == 0:
-        raise ValueError(f"layer {name!r} has no areas, and the region must be one")
+        raise ValueError(f"layer {name!r} has no areas, so it is not a region; pass a layer of areas as region=")
     shapely.prepare(area)
     return area
 
 
-def _each(frame: geopandas.GeoDataFrame, name: str, area: Any) -> geopandas.GeoDataFrame:
-    """A point of every feature, of those whose point lies in the region."""
+def _representative_points(frame: geopandas.GeoDataFrame, name: str, area: shapely.Geometry | None) -> geopandas.GeoDataFrame:
+    """Return a point of each feature, without points outside of the region."""
     points = frame.geometry.representative_point()
     inside = points.index == points.index if area is None else points.intersects(area)
     return _part(points[inside], frame[inside], name)
 
 
-def _one_in_each(frame: geopandas.GeoDataFrame, name: str, area: Any, seed: int, *, lines: bool) -> geopandas.GeoDataFrame:
-    """A point at random on every line, or in every area, of what of it lies in the region."""
+def _random_points_on(
+    frame: geopandas.GeoDataFrame, name: str, area: shapely.Geometry | None, seed: int, *, lines: bool
+) -> geopandas.GeoDataFrame:
+    """Return a random point on each line, or in each area, within the region."""
     import geopandas
     import shapely
 
-    wanted = ("LineString", "MultiLineString", "LinearRing") if lines else ("Polygon", "MultiPolygon")
-    others = sorted(set(frame.geom_type) - set(wanted))
-    if others:
+    valid = ("LineString", "MultiLineString", "LinearRing") if lines else ("Polygon", "MultiPolygon")
+    invalid = sorted(set(frame.geom_type) - set(valid))
+    if invalid:
         raise ValueError(
-            f"layer {name!r} has {', '.join(others)}, where {'rivers are lines' if lines else 'lakes are areas'}; "
-            "give it as places, of which each is taken as it is"
+            f"layer {name!r} has {', '.join(invalid)}, where {'rivers are lines' if lines else 'lakes are areas'}; "
+            "pass it as places=, which accepts all geometries"
         )
     rng = _generator(seed, name)
     shapes = frame.geometry if lines else frame.geometry.make_valid()
     points = []
     for shape in shapes:
-        # Drawn whether or not the feature lies in the region: a river has the same number in every region.
-        draw = rng.spawn(1)[0]
+        # Spawned also for features outside of the region, so that a river has the same random numbers in every region.
+        own_rng = rng.spawn(1)[0]
         kept = _parts_of(shape if area is None else shapely.intersection(shape, area), lines=lines)
-        points.append(None if kept.is_empty else _on_line(kept, draw) if lines else _in_area(kept, draw))
+        points.append(None if kept.is_empty else _on_line(kept, own_rng) if lines else next(_points_in(kept, 1, own_rng)))
     series = geopandas.GeoSeries(points, index=frame.index, crs=LONLAT)
     inside = ~series.isna()
     return _part(series[inside], frame[inside], name)
 
 
-def _parts_of(shape: Any, *, lines: bool) -> Any:
-    """The lines, or the areas, of what may be a mixture: a river that touches the region's border leaves a point too."""
+def _parts_of(shape: shapely.Geometry, *, lines: bool) -> shapely.Geometry:
+    """Return the lines, or the areas, of a shape that may be mixed: a river that touches the region's border adds a point."""
     import shapely
 
     parts = shapely.get_parts(shapely.get_parts(shape))
@@ -197,10 +202,11 @@ def _parts_of(shape: Any, *, lines: bool) -> Any:
     return shapely.MultiLineString(list(kept)) if lines else shapely.MultiPolygon(list(kept))
 
 
-def _on_line(line: Any, rng: np.random.Generator) -> Any:
+def _on_line(line: shapely.Geometry, rng: np.random.Generator) -> shapely.Geometry:
+    """Return a random point on a line, uniform by length."""
     import shapely
 
-    # Lines of several parts have no ends in common: the length goes on from part to part.
+    # The parts of a line share no ends, so lengths are added from part to part.
     parts = shapely.get_parts(line)
     ends = shapely.length(parts).cumsum()
     distance = rng.uniform(0, ends[-1])
@@ -208,11 +214,7 @@ def _on_line(line: Any, rng: np.random.Generator) -> Any:
     return shapely.line_interpolate_point(parts[number], distance - (ends[number - 1] if number else 0))
 
 
-def _in_area(area: Any, rng: np.random.Generator) -> Any:
-    return next(iter(_points_in(area, 1, rng)))
-
-
-def _at_random(count: int, area: Any, rng: np.random.Generator) -> geopandas.GeoDataFrame:
+def _random_points(count: int, area: shapely.Geometry | None, rng: np.random.Generator) -> geopandas.GeoDataFrame:
     import geopandas
     import shapely
 
@@ -221,8 +223,8 @@ def _at_random(count: int, area: Any, rng: np.random.Generator) -> geopandas.Geo
     return _part(points, geopandas.GeoDataFrame(geometry=points), AT_RANDOM)
 
 
-def _points_in(area: Any, count: int, rng: np.random.Generator) -> Iterator[Any]:
-    """So many points in an area in longitude and latitude, uniform on the ground."""
+def _points_in(area: shapely.Geometry, count: int, rng: np.random.Generator) -> Iterator[shapely.Geometry]:
+    """Yield ``count`` random points in an area in longitude and latitude, uniform on the ground."""
     import shapely
 
     to_map = _equal_area()
@@ -233,24 +235,24 @@ def _points_in(area: Any, count: int, rng: np.random.Generator) -> Iterator[Any]
     for _ in range(TRIES):
         x, y = rng.uniform(left, right, size), rng.uniform(bottom, top, size)
         points = shapely.points(*to_map.transform(x, y, direction="INVERSE"))
-        found = points[shapely.contains(area, points)][:missing]
-        yield from found
-        missing -= len(found)
+        inside = points[shapely.contains(area, points)][:missing]
+        yield from inside
+        missing -= len(inside)
         if not missing:
             return
-    # Slivers: a point that is sure to lie there is better than none.
+    # The area is a sliver: use a point that certainly lies in it.
     yield from [area.representative_point()] * missing
 
 
 @lru_cache(maxsize=1)
-def _equal_area() -> Any:
+def _equal_area() -> pyproj.Transformer:
     import pyproj
 
     return pyproj.Transformer.from_crs(LONLAT, EQUAL_AREA, always_xy=True)
 
 
 def _part(points: geopandas.GeoSeries, features: geopandas.GeoDataFrame, layer: str) -> geopandas.GeoDataFrame:
-    """Points with the names of their features."""
+    """Return the points with the names of their features."""
     import geopandas
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Sentinel-1, terrain corrected (RTC): MGRS tiles, a scene at random of a random quarter of a random year."""
+"""Sentinel-1, terrain corrected (RTC): a random scene of an MGRS tile in a random quarter of a random year."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BANDS = ("vv", "vh")
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
-    """Scenes at random of those that meet the tile in a quarter, and have all the bands to keep."""
+    """Yield random scenes that intersect the tile in a quarter and have all the bands to keep."""
     if options["scenes"] < 1:
         raise ValueError(f"scenes is a number of scenes, 1 or more, got {options['scenes']}")
     (year,) = draw_years(rng, options["years"], 1)
     quarter = int(rng.choice(QUARTERS))
-    found = catalogue.search(collections=options["collection"], intersects=unit.geometry, datetime=quarter_dates(year, quarter))
+    items = catalogue.search(collections=options["collection"], intersects=unit.geometry, datetime=quarter_dates(year, quarter))
     complete = [
         item
-        for item in found
+        for item in items
         if quarter_of(item) == (year, quarter) and len(assets(item, options)) == len(options["assets"] or BANDS)
     ]
     ordered = sorted(complete, key=lambda item: str(item["id"]))
@@ -47,25 +47,25 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
-    """The bands to keep, as they are."""
+    """Return the assets to keep, unchanged."""
     return listed_assets(item, options["assets"] or BANDS, sensor=COLLECTION)
 
 
 RECIPE = Recipe(
     name="sentinel-1",
     summary="Index terrain-corrected Sentinel-1 scenes (RTC), an MGRS tile at a time.",
-    description="A unit is a row of a layer of MGRS tiles. A scene over the tile is taken, of a random quarter of a random year.",
+    description="A unit is a row of a layer of MGRS tiles. It takes a scene of the tile in a random quarter of a random year.",
     units=layer_units,
     choose=choose,
     assets=assets,
     api=API,
     pixels=StorageOptions(signer=PLANETARY_COMPUTER),
     options=(
-        source_option("Layer of MGRS tiles, of any kind that geopandas opens.", "STACCHIP_MGRS_SOURCE"),
+        source_option("Layer of MGRS tiles, in any format that geopandas opens.", "STACCHIP_MGRS_SOURCE"),
         COLUMN,
         YEARS_OPTION,
         Option("scenes", "integer", "Number of scenes to take.", 1),
         Option("collection", "text", "Collection to search.", COLLECTION),
     ),
 )
-"""The data source, for `xchip.processors.process`."""
+"""The recipe, for `xchip.processors.process`."""

@@ -1,4 +1,4 @@
-"""Sentinel-2 L2A: MGRS tiles, the least cloudy scene of each quarter of two years."""
+"""Sentinel-2 L2A: the least cloudy scene of an MGRS tile in each quarter of two years."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TILE = "grid:code"
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
-    """The least cloudy scene of the tile in each quarter of the years that are drawn."""
+    """Yield the least cloudy scene of the tile in each quarter of random years."""
     tile = f"MGRS-{unit.name}" if options["tile_property"] == TILE else unit.name
     query = {options["tile_property"]: {"eq": tile}, "s2:nodata_pixel_percentage": {"lte": options["max_nodata_percentage"]}}
     for year in draw_years(rng, options["years"], options["number_of_years"]):
@@ -41,7 +41,7 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
-    """The bands to keep, as they are."""
+    """Return the assets to keep, unchanged."""
     return listed_assets(item, options["assets"] or BANDS, sensor=COLLECTION)
 
 
@@ -49,25 +49,25 @@ RECIPE = Recipe(
     name="sentinel-2",
     summary="Index Sentinel-2 L2A scenes, an MGRS tile at a time.",
     description=(
-        "A unit is a row of a layer of MGRS tiles. Of each quarter of two random years the least cloudy scene of the tile is "
-        "taken, unless it has more cloud than the limit."
+        "A unit is a row of a layer of MGRS tiles. The recipe takes the least cloudy scene of the tile in each quarter of two "
+        "random years, unless the scene has more cloud than the limit."
     ),
     units=layer_units,
     choose=choose,
     assets=assets,
     api=API,
     options=(
-        source_option("Layer of MGRS tiles, of any kind that geopandas opens.", "STACCHIP_MGRS_SOURCE"),
+        source_option("Layer of MGRS tiles, in any format that geopandas opens.", "STACCHIP_MGRS_SOURCE"),
         COLUMN,
         YEARS_OPTION,
-        Option("number_of_years", "integer", "Draw so many of the years.", 2),
-        Option("max_cloud_cover", "number", "Take no scene with more cloud, percent of the scene (0-100).", 75.0),
-        Option("max_nodata_percentage", "number", "Take no scene with more nodata, percent of the tile (0-100).", 20.0),
+        Option("number_of_years", "integer", "Number of years to draw.", 2),
+        Option("max_cloud_cover", "number", "Maximum cloud cover of a scene, in percent (0-100).", 75.0),
+        Option("max_nodata_percentage", "number", "Maximum nodata of a scene, in percent of the tile (0-100).", 20.0),
         Option("collection", "text", "Collection to search.", COLLECTION),
         Option(
-            "tile_property", "choice", "Property by which the API knows tiles: grid:code is Earth Search's, s2:mgrs_tile the "
-            "Planetary Computer's.", TILE, choices=(TILE, "s2:mgrs_tile"),
+            "tile_property", "choice", "Property with the tile: grid:code at Earth Search, s2:mgrs_tile at the Planetary "
+            "Computer.", TILE, choices=(TILE, "s2:mgrs_tile"),
         ),
     ),
 )  # fmt: skip
-"""The data source, for `xchip.processors.process`."""
+"""The recipe, for `xchip.processors.process`."""

@@ -1,4 +1,4 @@
-"""Bringing an item's files into an archive: streamed, gone on with after a break, checked by size; or warped and written anew."""
+"""Bring an item's files into an archive: copy them in blocks, resume after errors, check their size; or warp them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from xchip.core.scene import ItemError
+from xchip.core.types import JSON
 from xchip.indexing.archive.layout import folder_name, item_name
 from xchip.indexing.archive.task import ArchiveError
 from xchip.io.retry import Event, GivenUp, Outcome, insistently, retrying
@@ -27,24 +28,27 @@ from xchip.raster.header import read_header
 from xchip.stac.scene.assets import raster_assets
 from xchip.stac.scene.understand import collection_of
 
+if TYPE_CHECKING:
+    import fsspec
+
 T = TypeVar("T")
 
 AT_ONCE = 4
-"""Files of an item that are fetched at the same time."""
+"""Number of an item's files to fetch at the same time."""
 BLOCK = 1 << 23
-"""Bytes that are held in memory of a file that is copied."""
+"""Bytes of a file to hold in memory while it is copied."""
 
 STAGING = "xchip:staging"
-"""Member of an asset that is to be brought into the archive: the fields of its `Staging`. The item's fingerprint covers it."""
+"""Field of an asset to be brought into the archive: the fields of its `Staging`. The item's fingerprint covers it."""
 PROBLEM = "xchip:problem"
-"""Member of an item that can't be used: why."""
+"""Field of an item that can't be used: the reason."""
 _FILE_EXTENSION = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
 
 def planned(item: Item, wanted: Mapping[str, Staging], *, copy: bool) -> Item:
-    """``item`` with the ``wanted`` assets alone, and a note at each that is to be brought into the archive.
+    """Return ``item`` with only the ``wanted`` assets, and a note at each asset to be brought into the archive.
 
-    Of several hrefs an asset keeps the one that programs can read without a login.
+    If an asset has several hrefs, it keeps the href that programs can read without a login.
 
     Examples
     --------
@@ -69,33 +73,33 @@ def planned(item: Item, wanted: Mapping[str, Staging], *, copy: bool) -> Item:
 
 
 def refused(item: Item, problem: str) -> Item:
-    """``item`` in a form that `Stage` refuses, with the reason."""
+    """Mark ``item`` as unusable, so that `Stage` fails with the reason."""
     return {**item, "assets": {}, PROBLEM: problem}
 
 
 def _fields(rule: Staging) -> dict[str, Any]:
-    """What of a rule is not as in `SAME`, as JSON."""
+    """Return the fields of a rule that differ from the defaults, as JSON."""
     default = asdict(Staging())
     changed = {name: value for name, value in asdict(rule).items() if value != default[name]}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
 
-def _rule(fields: Mapping[str, Any]) -> Staging:
-    """Undo `_fields`."""
-    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Staging(**known)
+def _rule(fields: JSON) -> Staging:
+    """Return the rule with these `_fields`."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return Staging(**values)
 
 
 def file_names(item: Item) -> dict[str, str]:
-    """Asset's key -> name of its file in the archive, relative to the root, of each asset that `planned` noted.
+    """Return {key of each asset that `planned` noted: name of its file in the archive, relative to the root}.
 
-    They lie beside the item's JSON, under the names that they have at their source; two of one name are told apart by their keys.
+    The files lie beside the item's JSON, under the names at their source; if two names are equal, the key is put in front.
     """
     folder = posixpath.dirname(item_name(collection_of(item), str(item.get("id"))))
     noted = {key: asset for key, asset in item["assets"].items() if STAGING in asset}
-    own = {key: _base(asset["href"], warped=bool(asset[STAGING])) for key, asset in noted.items()}
-    uses = Counter(name.lower() for name in own.values())
-    return {key: f"{folder}/{folder_name(name if uses[name.lower()] == 1 else f'{key}-{name}')}" for key, name in own.items()}
+    names = {key: _base(asset["href"], warped=bool(asset[STAGING])) for key, asset in noted.items()}
+    uses = Counter(name.lower() for name in names.values())
+    return {key: f"{folder}/{folder_name(name if uses[name.lower()] == 1 else f'{key}-{name}')}" for key, name in names.items()}
 
 
 def _base(href: str, *, warped: bool) -> str:
@@ -106,26 +110,27 @@ def _base(href: str, *, warped: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Brings the files that `planned` noted into an archive: what `xchip.build_index` takes as ``prepare``."""
+    """Bring the files that `planned` noted into an archive; pass it to `xchip.build_index` as ``prepare``."""
 
     pixels: StorageOptions
-    """How the files are reached where they are."""
+    """How to reach the source files."""
     block: int = BLOCK
-    """Bytes that are asked for at a time."""
+    """Bytes to request at a time."""
 
     def __call__(self, item: Item, store: Store, attempts: int) -> Outcome[Item]:
-        """The item with hrefs in the archive, once its files are there; a file that is there already is not fetched again.
+        """Bring the item's files into the archive, except files that are already there; return the item with its new hrefs.
 
         Raises
         ------
         GivenUp
-            If a file can't be had.
+            If a file can't be fetched, or the item is unusable.
         ArchiveError
             If the archive can't be written.
         """
         if not item["assets"]:
-            problem = item.get(PROBLEM, "none of its assets is among the bands to keep; say which with assets= (--assets)")
-            raise _given_up(ItemError(str(item.get("id")), problem))
+            problem = item.get(PROBLEM, "none of its assets is among the bands to keep; choose bands with assets= (--assets)")
+            error = ItemError(str(item.get("id")), problem)
+            raise GivenUp((Event(1, "permanent", type(error).__name__, str(error)),)) from error
         names = file_names(item)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="xchip-stage") as pool:
             futures = {
@@ -136,20 +141,14 @@ class Stage:
         staged = {**item, "assets": assets}
         as_published = [key for key, asset in item["assets"].items() if not asset.get(STAGING)]
         if len(as_published) < len(assets):
-            staged = _own_grids(staged, as_published)
+            staged = _grids_to_assets(staged, as_published)
         if names:
             staged["stac_extensions"] = list(dict.fromkeys([*item.get("stac_extensions", ()), _FILE_EXTENSION]))
         return Outcome(staged, tuple(event for outcome in outcomes.values() for event in outcome.history))
 
 
-def _given_up(error: ItemError) -> GivenUp:
-    failure = GivenUp((Event(1, "permanent", type(error).__name__, str(error)),))
-    failure.__cause__ = error
-    return failure
-
-
-def _own_grids(item: Item, as_published: list[str]) -> Item:
-    """The item without a grid of its own: it goes to the assets that still have it, for others were warped."""
+def _grids_to_assets(item: Item, as_published: list[str]) -> Item:
+    """Move the item's grid to the assets that still have it, because the other assets were warped."""
     properties = {name: value for name, value in item["properties"].items() if not name.startswith("proj:")}
     shared = {name: value for name, value in item["properties"].items() if name in GRID_FIELDS}
     assets = {key: shared | asset if key in as_published else asset for key, asset in item["assets"].items()}
@@ -158,35 +157,35 @@ def _own_grids(item: Item, as_published: list[str]) -> Item:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file on its way."""
+    """A file to bring into the archive."""
 
-    asset: Mapping[str, Any]
+    asset: JSON
     store: Store
     name: str
-    """Where it goes, relative to the archive's root."""
-    how: Stage
+    """Name in the archive, relative to the root."""
+    settings: Stage
     attempts: int
     history: list[Event] = field(default_factory=list)
 
     def stage(self) -> Outcome[dict[str, Any]]:
-        """The asset as the archive has it; its file is there."""
+        """Bring the file into the archive; return the asset that describes it there."""
         rule = _rule(self.asset[STAGING])
-        plain = {name: value for name, value in self.asset.items() if name != STAGING} | {"href": self.store.path(self.name)}
-        size = self._tried(self._size)
+        staged = {name: value for name, value in self.asset.items() if name != STAGING} | {"href": self.store.path(self.name)}
+        size = self._retry(self._size)
         if not rule.keeps_bytes:
             self._warp(rule, size)
-            size = self._size_there()
+            size = self._archived_size()
             with self.store.storage.gdal():
-                plain = described(plain, insistently(lambda: read_header(self.store.path(self.name))), rule)
-        elif size is None or self._size_there() != size:
+                staged = described(staged, insistently(lambda: read_header(self.store.path(self.name))), rule)
+        elif size is None or self._archived_size() != size:
             with self._writing() as path:
                 self._fetch(path, size)
                 size = path.stat().st_size
-        return Outcome(plain | {"file:size": size}, tuple(self.history))
+        return Outcome(staged | {"file:size": size}, tuple(self.history))
 
     def _warp(self, rule: Staging, size: int | None) -> None:
         note = {"file": unsigned_href(self.asset["href"]), "size": size, **self.asset[STAGING]}
-        if size is not None and self._note_there() == note:
+        if size is not None and self._archived_note() == note:
             return
         with tempfile.TemporaryDirectory(prefix="xchip-") as folder:
             source = Path(folder) / posixpath.basename(self.name)
@@ -194,50 +193,50 @@ class _File:
             with self._writing() as path:
                 write_warped(source, path, rule, note)
 
-    def _tried(self, function: Callable[[StorageOptions], T]) -> T:
-        """What ``function`` gives, tried as often as there is hope; what went wrong is kept."""
-        value, history = retrying(function, self.how.pixels, attempts=self.attempts)
+    def _retry(self, function: Callable[[StorageOptions], T]) -> T:
+        """Call ``function`` with retries, and add its errors to the history."""
+        value, history = retrying(function, self.settings.pixels, attempts=self.attempts)
         self.history.extend(history)
         return value
 
-    def _place(self, pixels: StorageOptions) -> tuple[Any, str]:
-        """(file system, path) of the source now."""
+    def _source(self, pixels: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Return (file system, path) of the source, newly signed."""
         return pixels.filesystem(pixels.sign(self.asset["href"]))
 
     def _size(self, pixels: StorageOptions) -> int | None:
-        """Bytes of the source; None where its server does not say."""
-        fs, path = self._place(pixels)
+        """Return the size of the source in bytes; None if its server does not send it."""
+        fs, path = self._source(pixels)
         try:
             size = fs.info(path).get("size")
         except FileNotFoundError as error:
-            # Over HTTP fsspec says so of any refusal; the cause tells which, and so whether it will pass.
+            # Over HTTP, fsspec raises FileNotFoundError for any refusal; the cause says whether the error is transient.
             raise error.__cause__ or error from None
         return None if size is None else int(size)
 
     def _fetch(self, target: Path, size: int | None) -> None:
-        """Write the source's bytes to ``target``; after a break it goes on where it was."""
+        """Write the source's bytes to ``target``; each retry resumes where the last attempt ended."""
         with target.open("wb") as out:
 
-            def go_on(pixels: StorageOptions) -> None:
-                fs, path = self._place(pixels)
+            def resume(pixels: StorageOptions) -> None:
+                fs, path = self._source(pixels)
                 if size is None:
                     out.seek(0)
                     out.truncate()
-                    with fs.open(path, "rb") as whole:
-                        shutil.copyfileobj(whole, out, self.how.block)
+                    with fs.open(path, "rb") as source:
+                        shutil.copyfileobj(source, out, self.settings.block)
                     return
                 while (start := out.tell()) < size:
-                    stop = min(start + self.how.block, size)
+                    stop = min(start + self.settings.block, size)
                     block = fs.cat_file(path, start=start, end=stop)
                     if len(block) != stop - start:
-                        problem = f"{len(block):,} bytes came of {stop - start:,} from byte {start:,} on"
+                        problem = f"got {len(block):,} of {stop - start:,} bytes from byte {start:,} on"
                         raise ConnectionError(f"{unsigned_href(self.asset['href'])}: {problem}")
                     out.write(block)
 
-            self._tried(go_on)
+            self._retry(resume)
 
-    def _size_there(self) -> int | None:
-        """Bytes of the file in the archive; None where there is none."""
+    def _archived_size(self) -> int | None:
+        """Return the size of the file in the archive; None if it is absent."""
         fs, path = self.store.filesystem(self.name)
         try:
             return int(insistently(lambda: fs.info(path))["size"])
@@ -246,26 +245,26 @@ class _File:
         except OSError as error:
             raise ArchiveError(f"can't look for {self.name!r} in the archive {self.store.path()!r}: {error}") from error
 
-    def _note_there(self) -> Any:
-        """What the file in the archive says that it was made of; read past GDAL's caches, for it may be replaced."""
-        if self._size_there() is None:
+    def _archived_note(self) -> object:
+        """Return the note in the archive's file; it is read past GDAL's caches, because the file may be replaced."""
+        if self._archived_size() is None:
             return None
         with self.store.open(self.name) as file:
             return note_in(file)
 
     @contextmanager
     def _writing(self) -> Iterator[Path]:
-        """A path to write the archive's file to; it must arrive in full."""
-        ours = False
+        """Give a local path to write to; copy the file to the archive and check that it arrives in full."""
+        caller_writes = False
         try:
             with self.store.writing(self.name) as path:
-                ours = True
+                caller_writes = True
                 yield path
-                ours = False
+                caller_writes = False
                 written = path.stat().st_size
-            if (arrived := self._size_there()) != written:
-                raise OSError(f"{arrived} bytes are there of {written}")
+            if (arrived := self._archived_size()) != written:
+                raise OSError(f"{arrived or 0:,} of {written:,} bytes arrived")
         except Exception as error:
-            if ours or isinstance(error, ArchiveError):
+            if caller_writes or isinstance(error, ArchiveError):
                 raise
             raise ArchiveError(f"can't write {self.name!r} into the archive {self.store.path()!r}: {error}") from error

@@ -1,32 +1,35 @@
-"""Files that are not kept as they are: warped to other pixels, or with fewer bands, as Cloud Optimized GeoTIFF with overviews."""
+"""Write warped files, or files with fewer bands, as Cloud Optimized GeoTIFFs with overviews."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from xchip.core.grid import PixelGrid
+from xchip.core.grid import PixelGrid, proj_code
 from xchip.core.scene import Header
+from xchip.core.types import JSON
 from xchip.processors.recipe import Staging
 
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+
 TAG = "XCHIP_MADE_OF"
-"""Tag of a file: JSON of what it was made of, and how."""
+"""Tag of a file with JSON: its source, and its staging."""
 _STRIP = 512
-"""Rows that are warped at once; also the blocks of the file."""
+"""Number of rows to warp at once, and side of the file's blocks."""
 _CATEGORIES = ("nearest", "mode")
 GRID_FIELDS = ("proj:epsg", "proj:code", "proj:wkt2", "proj:projjson", "proj:shape", "proj:transform", "proj:bbox")
 _STALE = (*GRID_FIELDS, "proj:geometry", "proj:centroid", "gsd", "file:checksum", "file:size", "file:header_size")
 _BANDS = ("bands", "eo:bands", "raster:bands")
 
 
-def write_warped(source: Path, target: Path, rule: Staging, made_of: Mapping[str, Any]) -> None:
-    """Write what ``rule`` makes of the raster ``source`` to ``target``.
+def write_warped(source: Path, target: Path, rule: Staging, made_of: JSON) -> None:
+    """Warp or cut the raster ``source`` as ``rule`` says, and write it to ``target``.
 
-    Values and nodata value stay. Where there is none, nor in ``rule``, a mask goes with the file, which says where data are: by
-    the source's mask or alpha band, and outside of it. Memory does not grow with the file.
+    Pixel values and the nodata value stay. If neither the source nor ``rule`` has a nodata value, the file gets a mask: the
+    source's mask or alpha band, and masked beyond its borders. Memory does not grow with the file.
 
     Raises
     ------
@@ -36,6 +39,7 @@ def write_warped(source: Path, target: Path, rule: Staging, made_of: Mapping[str
     import rasterio
     from rasterio.enums import ColorInterp, MaskFlags, Resampling
     from rasterio.shutil import copy
+    from rasterio.transform import Affine
     from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 
@@ -50,8 +54,8 @@ def write_warped(source: Path, target: Path, rule: Staging, made_of: Mapping[str
         nodata = rule.nodata if data.nodata is None else data.nodata
         masked = nodata is None and (alpha or rule.crs is not None or MaskFlags.per_dataset in data.mask_flag_enums[0])
         height, width = grid.shape
-        options = {"crs": grid.crs, "transform": _affine(grid), "height": height, "width": width}
-        # GDAL would change valid pixels that are equal to a nodata value which the source does not declare.
+        options = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": height, "width": width}
+        # GDAL would change valid pixels that equal a nodata value which the source does not declare.
         vrt_options = options | {"src_nodata": nodata, "nodata": nodata}
         vrt_options |= {"resampling": Resampling[rule.resampling], "add_alpha": masked and not alpha}
         profile = options | {"count": len(bands), "dtype": data.dtypes[bands[0] - 1], "nodata": nodata, "bigtiff": "if_safer"}
@@ -82,17 +86,15 @@ def write_warped(source: Path, target: Path, rule: Staging, made_of: Mapping[str
             )
 
 
-def warped_grid(data: Any, rule: Staging) -> PixelGrid:
-    """The pixels that an open raster is brought to.
+def warped_grid(data: DatasetReader, rule: Staging) -> PixelGrid:
+    """Return the grid to which an open raster is warped.
 
-    In its own CRS they begin at its upper left corner, and none reaches over its other borders by more than a rounding error. In
-    another CRS they cover it; with a resolution they lie on whole multiples of that, so that neighbours share a lattice.
+    In the raster's own CRS, pixels begin at its upper left corner and end within its other borders, up to a rounding error. In
+    another CRS they cover the raster; with a resolution they lie on whole multiples of it, so that neighbours share a lattice.
     """
     import pyproj
     from rasterio.crs import CRS
     from rasterio.warp import aligned_target, calculate_default_transform
-
-    from xchip.core.grid import proj_code
 
     crs = data.crs if rule.crs is None else CRS.from_user_input(rule.crs)
     code = proj_code(pyproj.CRS.from_wkt(crs.to_wkt()))
@@ -110,14 +112,8 @@ def warped_grid(data: Any, rule: Staging) -> PixelGrid:
     return PixelGrid(code, tuple(transform)[:6], (rows, columns))
 
 
-def _affine(grid: PixelGrid) -> Any:
-    from rasterio.transform import Affine
-
-    return Affine(*grid.transform)
-
-
-def note_in(file: BinaryIO) -> Any:
-    """What `write_warped` noted in a file; None where it holds no note, or is no raster."""
+def note_in(file: BinaryIO) -> object:
+    """Return the note that `write_warped` left in a file; None if the file has no note or is not a raster."""
     import rasterio
     from rasterio.errors import RasterioIOError
 
@@ -129,20 +125,20 @@ def note_in(file: BinaryIO) -> Any:
     return None if note is None else json.loads(note)
 
 
-def described(asset: Mapping[str, Any], header: Header, rule: Staging) -> dict[str, Any]:
-    """The asset of a warped file, with the file's own grid and bands."""
-    plain = {name: value for name, value in asset.items() if name not in _STALE}
+def described(asset: JSON, header: Header, rule: Staging) -> dict[str, Any]:
+    """Return the asset of a warped file, with the file's own grid and bands."""
+    warped = {name: value for name, value in asset.items() if name not in _STALE}
     for field in _BANDS:
-        bands = plain.get(field)
+        bands = warped.get(field)
         if rule.bands and isinstance(bands, list):
             if len(bands) >= max(rule.bands):
-                plain[field] = [bands[number - 1] for number in rule.bands]
+                warped[field] = [bands[number - 1] for number in rule.bands]
             else:
-                del plain[field]
+                del warped[field]
     grid = header.grid
     code = "proj:code" if grid.crs.partition(":")[2].isdigit() else "proj:wkt2"
-    plain |= {"type": "image/tiff; application=geotiff; profile=cloud-optimized", code: grid.crs, "gsd": grid.res[0]}
+    warped |= {"type": "image/tiff; application=geotiff; profile=cloud-optimized", code: grid.crs, "gsd": grid.res[0]}
     if not header.masked:
-        # Where these are given nobody opens the file, and that it has a mask stands only there.
-        plain |= {"proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
-    return plain
+        # Readers that find these fields don't open the file, and only the file says that it has a mask.
+        warped |= {"proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
+    return warped
