@@ -85,11 +85,11 @@ class Target:
             if time.time() - old.stat().st_mtime > ABANDONED_AFTER:
                 shutil.rmtree(old, ignore_errors=True)
         folder = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
-        folder.mkdir()
         try:
+            folder.mkdir()
             yield folder
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, folder: Path) -> None:
         """Replace the index by the files of ``folder``.
