@@ -125,8 +125,8 @@ class _LocalTarget:
         old = sorted(self.path.glob("*.parquet"))
         _check_parts([part.name for part in old], self.path)
         aside = self.path / f".{secrets.token_hex(4)}.tmp"
-        aside.mkdir()
         try:
+            aside.mkdir()
             names = compute_parts(index, partial(_write_part, str(aside), schema, options))
             for name in names:
                 os.replace(aside / name, self.path / name)
@@ -134,7 +134,7 @@ class _LocalTarget:
                 if part.name not in names:
                     part.unlink()
         finally:
-            shutil.rmtree(aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_part(folder: str, schema: str, options: str | None, frame: Part, number: int) -> str:
