@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
 
 Index: TypeAlias = "geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame | IndexSource"
-Part: TypeAlias = "geopandas.GeoDataFrame | IndexRows"
-Writer: TypeAlias = Callable[[Part, int], str]
+PartRows: TypeAlias = "geopandas.GeoDataFrame | IndexRows"
+Writer: TypeAlias = Callable[[PartRows, int], str]
 """Writes a partition, given with its number, and returns the name of its file."""
 
 
@@ -48,14 +48,14 @@ def _parts(index: Index) -> list[_Call | Delayed]:
 class _Call:
     """A partition to compute inside the task that writes it, so that no task waits for another worker."""
 
-    def __init__(self, function: Callable[[], Part]) -> None:
+    def __init__(self, function: Callable[[], PartRows]) -> None:
         self.function = function
 
-    def __call__(self) -> Part:
+    def __call__(self) -> PartRows:
         return self.function()
 
 
-def _get(graph: dict[Any, Any], key: Any) -> Part:
+def _get(graph: dict[Any, Any], key: Any) -> PartRows:
     """Compute a small graph in this thread."""
     import dask
 
@@ -87,11 +87,11 @@ def _scheduler() -> Callable[..., Any] | None:
     return dask.base.named_schedulers.get(scheduler) if isinstance(scheduler, str) else None
 
 
-def _write_part(writer: Writer, part: Part | _Call, number: int) -> str:
+def _write_part(writer: Writer, part: PartRows | _Call, number: int) -> str:
     return writer(_run(part), number)
 
 
-def frames_of(index: Index) -> Iterator[Part]:
+def frames_of(index: Index) -> Iterator[PartRows]:
     """Yield the partitions of an index; a few are computed at a time."""
     if not _is_lazy(index):
         yield index
@@ -105,5 +105,5 @@ def frames_of(index: Index) -> Iterator[Part]:
         yield from _compute([run(part) for part in parts[first : first + at_once]])
 
 
-def _run(part: Part | _Call) -> Part:
+def _run(part: PartRows | _Call) -> PartRows:
     return part() if isinstance(part, _Call) else part

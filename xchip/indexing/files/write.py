@@ -17,7 +17,7 @@ from xchip.core.grid import ChipGrid
 from xchip.core.reduce import FRACTIONS
 from xchip.core.types import BBox, PathLike
 from xchip.indexing.files.geoparquet import Facts, bbox_column, open_writer
-from xchip.indexing.files.partitions import Index, Part, compute_parts, frames_of
+from xchip.indexing.files.partitions import Index, PartRows, compute_parts, frames_of
 from xchip.indexing.rows import (
     COLUMNS,
     EDGES,
@@ -46,7 +46,7 @@ PART = "part-{:06d}.parquet"
 PARTS = re.compile(r"part-\d+(-[0-9a-f]+)?\.parquet")
 """Names of the files of an index in a folder: those that `write_index` writes, and those of a merged index."""
 
-Frames: TypeAlias = Iterable[Part]
+Frames: TypeAlias = Iterable[PartRows]
 
 
 def write_index(index: Index, path: PathLike, *, schema: str = "xchip") -> str:
@@ -137,7 +137,7 @@ class _LocalTarget:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_part(folder: str, schema: str, options: str | None, frame: Part, number: int) -> str:
+def _write_part(folder: str, schema: str, options: str | None, frame: PartRows, number: int) -> str:
     name = PART.format(number)
     _write_file([frame], Path(folder) / name, schema, options)
     return name
@@ -164,7 +164,7 @@ class _RemoteTarget:
             fs.rm_file(f"{folder}/{name}")
 
 
-def _put_part(url: str, schema: str, options: str | None, frame: Part, number: int) -> str:
+def _put_part(url: str, schema: str, options: str | None, frame: PartRows, number: int) -> str:
     name = PART.format(number)
     _put(f"{url}/{name}", [frame], schema, options)
     return name
