@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = {
     "Scenes": "stack search ItemError",
     "Chips of an array": "ChipGrid PixelGrid chip_sums Explanation",
-    "Index": "index_items explain_items write_index read_index open_index merge_indexes",
+    "Index": "index_items explain_items write_index read_index open_index merge_indexes stacchip",
     "Archives": "build_index BuildReport StorageOptions",
     "Choosing chips": "sample split audit AuditReport around inside",
     "Pixels of chips": "open_table ChipTable open_chips batches band_stats BandStats series stitch",

@@ -69,7 +69,7 @@ else:
 # **Its tables open as they are**, one or many: the same columns as ours. What they do not tell is null.
 
 # %%
-old, new = xchip.read_index(theirs, chip_size=256), xchip.read_index(path)
+old, new = xchip.stacchip.read_index(theirs, chip_size=256), xchip.read_index(path)
 print(old[["chip_id", "nodata_fraction", "cloud_fraction", "shadow_fraction"]].head(3).round(3).to_string(index=False))
 assert old.chip_id.tolist() == new.chip_id.tolist()
 valid = new.nodata_fraction < 1

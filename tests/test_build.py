@@ -311,7 +311,7 @@ def test_a_sensor_of_ones_own(scenes: list[Path]) -> None:
 
 
 def test_a_band_without_a_rule_is_refused(scenes: list[Path]) -> None:
-    with pytest.raises(xchip.ItemError, match=r"'synthetic-scene-0': nothing says what the values of 'red' mean"):
+    with pytest.raises(xchip.ItemError, match=r"'synthetic-scene-0': the meaning of the values of 'red' is unknown"):
         xchip.index_items(scenes, 256, quality="red")
     with pytest.raises(xchip.ItemError, match=r"item 'synthetic-scene-0'.*'qa_pixel'"):
         xchip.index_items(scenes, 256, quality="qa_pixel")

@@ -106,7 +106,7 @@ def test_chips_of_files_that_have_to_be_opened(shared_data: Path, name: str) -> 
     item = wrapped(str(shared_data / "rasters" / name))
     closed, opened = explain_items(item, 64), explain_items(item, 64, header=True)
     assert (closed.unread.value, closed.chips.value, closed.chips.basis) == (1, 0, "at least")
-    assert "without 1 of which only the files know" in closed.chips.why
+    assert "without 1 item of unknown grid" in closed.chips.why
     assert opened.unread is None
     assert (opened.chips.value, opened.chips.basis) == (len(xchip.index_items(item, 64).compute()), "exact")
 
@@ -337,7 +337,7 @@ def test_more_bytes_take_more_requests() -> None:
 def test_strips_are_those_that_are_read(tmp_path: Path, shape: tuple[int, int], dtype: str, block: int) -> None:
     write_cog(tmp_path / "data.tif", shape, dtype, block)
     scene = understand(wrapped(str(tmp_path / "data.tif")), header=read_header)
-    read = FileRead(scene.bands[0], 1, np.dtype(dtype).itemsize, own=True)
+    read = FileRead(scene.bands[0], 1, np.dtype(dtype).itemsize, native=True)
     parts = list(strips(scene.bands[0]))
     assert (len(parts), parts[0][1].shape[0]) == (read.strips, read.rows)
     array = parts[0][1]
@@ -390,7 +390,7 @@ def test_a_quality_band_off_the_scene_is_an_estimate(tmp_path: Path) -> None:
         asset["href"] = str(path.parent / asset["href"])
     scene = understand(item)
     (read,) = file_reads(scene, ChipGrid(scene.grid, 256))
-    assert not read.own
+    assert not read.native
     job = explain_items(item)
     assert (job.pixel_bytes.value, job.pixel_bytes.basis) == (256 * 256, "estimate")
 

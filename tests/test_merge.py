@@ -379,7 +379,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     good = write(item_rows(0), tmp_path / "good.parquet")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "cities.parquet")
     (tmp_path / "text.parquet").write_text("no table")
-    with pytest.raises(ValueError, match=r"cities.parquet' is no index: the columns"):
+    with pytest.raises(ValueError, match=r"cities.parquet' is not an index: the columns"):
         merge_indexes([good, tmp_path / "cities.parquet"], tmp_path / "out.parquet")
     with pytest.raises(ValueError, match=r"text.parquet' can't be read as Parquet"):
         merge_indexes([good, tmp_path / "text.parquet"], tmp_path / "out.parquet")

@@ -262,7 +262,7 @@ def test_a_split_opens_and_is_made_again() -> None:
 
 def test_an_index_in_stacchips_columns_opens(tmp_path: Path) -> None:
     archive, expected = archive_of("sentinel-2", tmp_path), expected_of("stacchip-columns")
-    rows = xchip.read_index(DATA / "stacchip-columns" / "index.parquet", chip_size=32)
+    rows = xchip.stacchip.read_index(DATA / "stacchip-columns" / "index.parquet", chip_size=32)
     assert plain.rows_of(rows) == expected["rows"]
     pixels = expected_of("sentinel-2")
     chips = xchip.open_chips(rows, **pixels["opening"], items=sorted((archive / "items").rglob("*.json")))
@@ -272,9 +272,9 @@ def test_an_index_in_stacchips_columns_opens(tmp_path: Path) -> None:
 def test_a_bucket_of_stacchip_opens(tmp_path: Path) -> None:
     folder, expected = copied("stacchip-bucket", tmp_path), expected_of("stacchip-bucket")
     bucket = folder / "bucket"
-    rows = xchip.read_index(bucket, chip_size=32)
+    rows = xchip.stacchip.read_index(bucket, chip_size=32)
     assert plain.rows_of(rows, bucket) == expected["rows"]
-    merged = xchip.read_index(folder / "merged.parquet", chip_size=32, items_root=str(bucket))
+    merged = xchip.stacchip.read_index(folder / "merged.parquet", chip_size=32, items_root=str(bucket))
     assert plain.rows_of(merged, bucket) == expected["merged"]
     for table in (rows, merged):
         assert plain.pixels_of(xchip.open_chips(table, expected["assets"])) == expected["pixels"]

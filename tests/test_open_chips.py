@@ -350,7 +350,7 @@ def test_items_that_are_given(sentinel: list[Path]) -> None:
 
 def test_tables_of_stacchip_tell_positions_alone(sentinel: list[Path], tmp_path: Path) -> None:
     rows = index_of(sentinel[0], 64, max_nodata=0.5)
-    table = xchip.read_index(xchip.write_index(rows, tmp_path / "theirs.parquet", schema="stacchip"), chip_size=64)
+    table = xchip.stacchip.read_index(xchip.write_index(rows, tmp_path / "theirs.parquet", schema="stacchip"), chip_size=64)
     assert table.proj_code.isna().all()
     ours, theirs = open_chips(rows, BANDS), open_chips(table, BANDS, items=sentinel)
     assert theirs.chip_id.values.tolist() == ours.chip_id.values.tolist()

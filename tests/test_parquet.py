@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 import xchip
-from xchip.indexing.rows import COLUMNS, FRACTIONS
+from xchip.indexing.rows import COLUMNS, FRACTIONS, source_of
 from xchip.testing import synthetic_stack
 
 
@@ -126,7 +126,7 @@ def test_an_old_index_is_replaced_only_by_a_complete_one(tmp_path: Path) -> None
 
 def test_folders_with_other_parquet_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "cities.parquet").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"no parts of an index, such as 'cities\.parquet'; choose another folder"):
+    with pytest.raises(FileExistsError, match=r"not parts of an index, such as 'cities\.parquet'; choose another folder"):
         xchip.write_index(stack().chips.index(32), tmp_path)
     assert (tmp_path / "cities.parquet").read_bytes() == b"mine"
 
@@ -178,6 +178,31 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.GeoParquet", "a.gpkg"])
 def test_names_of_other_files_are_no_folders(tmp_path: Path, name: str) -> None:
     index = synthetic_stack(shape=(64, 64)).chips.index(32, item_id="scene")
-    with pytest.raises(ValueError, match=rf"one file \*\.parquet or a folder of them, got '.*{name}'"):
+    with pytest.raises(ValueError, match=rf"one file \*\.parquet or a folder of such files, got '.*{name}'"):
         xchip.write_index(index, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_index_of_items_is_written_as_it_is(tmp_path: Path) -> None:
+    """The rows of the items are written without frames, but never in place of a frame that was made from them."""
+    items = [xchip.testing.write_scene(tmp_path, item_id=name, shape=(256, 256)) for name in "ab"]
+    index = xchip.index_items(items, 64)
+    assert source_of(index) is not None
+    changed = {
+        "filtered": index[index["chip_index_x"] == 1],
+        "assigned": index.assign(width=7),
+        "column": index.assign(mine=1.5),
+        "partition": index.partitions[1:],
+        "in place": index.copy(),
+    }
+    changed["in place"]["width"] = 7
+    for name, frame in changed.items():
+        if name != "in place":
+            assert source_of(frame) is None, name
+        expected = frame.compute().reset_index(drop=True)
+        for path in (tmp_path / f"{name}.parquet", tmp_path / name):
+            rows = pd.DataFrame(xchip.read_index(xchip.write_index(frame, path)))
+            assert len(rows) == len(expected) > 0, name
+            assert rows["width"].tolist() == expected["width"].tolist(), name
+            assert rows["chip_id"].tolist() == expected["chip_id"].tolist(), name
+            assert ("mine" in rows) == (name == "column"), name

@@ -10,10 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask_geopandas
 import fsspec
 import geopandas
@@ -30,6 +32,8 @@ from hypothesis import strategies as st
 from processes import object_store, s3_client
 from servers import Fault, RangeServer
 
+import xchip
+from xchip import stacchip
 from xchip.core.grid import ChipGrid, PixelGrid
 from xchip.indexing.archive.layout import item_name, part_name
 from xchip.indexing.archive.ledger import Record, RunRecords, now
@@ -662,23 +666,25 @@ def test_a_bucket_that_stacchip_filled(tmp_path: Path) -> None:
         target.parent.mkdir(parents=True)
         pq.write_table(stacchip_table(frame), target)
     for path in (tmp_path, tmp_path / "index"):
-        rows = read_index(path, chip_size=16)
+        rows = stacchip.read_index(path, chip_size=16)
         assert_from_stacchip(rows, pd.concat(frames), 16)
         sensors, hrefs = (dict(zip(rows["item_id"], rows[name], strict=True)) for name in ("sensor", "item_href"))
         for frame, platform, sensor in zip(frames, platforms, known, strict=True):
             item = frame["item_id"].iloc[0]
             assert sensors[item] is sensor or sensors[item] == sensor
             assert hrefs[item] == f"{tmp_path}/{platform}/{item}/stac_item.json"
-        assert_same_rows(open_index(path, chip_size=16).compute(), rows, hrefs=True)
+        assert_same_rows(stacchip.open_index(path, chip_size=16).compute(), rows, hrefs=True)
     item = frames[3]["item_id"].iloc[0]
-    one = read_index(tmp_path / "index" / platforms[3] / item / f"index_{item}.parquet", filters=[("cloud_fraction", "<=", 0.5)])
+    one = stacchip.read_index(
+        tmp_path / "index" / platforms[3] / item / f"index_{item}.parquet", filters=[("cloud_fraction", "<=", 0.5)]
+    )
     assert_from_stacchip(one, frames[3][frames[3]["cloud_fraction"] <= 0.5], 256)
 
 
 def test_a_merged_table_of_stacchip(tmp_path: Path) -> None:
     frame = WHOLE[np.isfinite(WHOLE.bounds["minx"])].reset_index(drop=True)
     pq.write_table(stacchip_table(frame, merged=True), tmp_path / "merged.parquet", row_group_size=5)
-    rows = read_index(tmp_path / "merged.parquet", (14, 40, 19, 46), [("sensor", "==", "sentinel-2-l2a")], chip_size=16)
+    rows = stacchip.read_index(tmp_path / "merged.parquet", (14, 40, 19, 46), [("sensor", "==", "sentinel-2-l2a")], chip_size=16)
     assert_from_stacchip(rows, frame[frame["item_id"] == "S2_33"], 16)
     assert rows["item_href"].isna().all()
     assert set(rows["sensor"]) == {"sentinel-2-l2a"}
@@ -693,33 +699,66 @@ def test_the_items_of_a_merged_table_of_stacchip(tmp_path: Path) -> None:
     renamed = renamed.set_column(0, "chipid", [[str(number) for number in range(len(renamed))]])
     for one in (table, renamed):
         pq.write_table(one, tmp_path / "merged.parquet")
-        rows = read_index(tmp_path / "merged.parquet", items_root="s3://data/", chip_size=16)
+        rows = stacchip.read_index(tmp_path / "merged.parquet", items_root="s3://data/", chip_size=16)
         assert sorted(rows["item_id"]) == sorted(frame["item_id"])
         known = dict(zip(one["chipid"].to_pylist(), one["platform"].to_pylist(), strict=True))
         for row in rows.itertuples():
             assert row.item_href == f"s3://data/{known[row.chip_id]}/{row.item_id}/stac_item.json"
         assert_same_rows(
-            open_index(tmp_path / "merged.parquet", items_root="s3://data/", chip_size=16).compute(), rows, hrefs=True
+            stacchip.open_index(tmp_path / "merged.parquet", items_root="s3://data/", chip_size=16).compute(), rows, hrefs=True
         )
     pq.write_table(table.drop_columns("platform"), tmp_path / "bare.parquet")
-    assert read_index(tmp_path / "bare.parquet")["item_href"].isna().all()
-    with pytest.raises(ValueError, match=r"bare\.parquet' does not tell the platform .* no column 'platform'"):
-        read_index(tmp_path / "bare.parquet", items_root="s3://data/")
+    assert stacchip.read_index(tmp_path / "bare.parquet")["item_href"].isna().all()
+    with pytest.raises(ValueError, match=r"bare\.parquet' does not name the platform .* no column 'platform'"):
+        stacchip.read_index(tmp_path / "bare.parquet", items_root="s3://data/")
 
 
 def test_a_stacchip_table_of_xchip(tmp_path: Path) -> None:
     frame = FRAMES[2].assign(shadow_fraction=0.0, defective_fraction=0.0)
     write_index(frame, tmp_path / "a.parquet", schema="stacchip")
-    assert_from_stacchip(read_index(tmp_path / "a.parquet", chip_size=16), frame, 16)
-    assert set(read_index(tmp_path / "a.parquet")["sensor"]) == {"landsat-c2-l2"}
+    assert_from_stacchip(stacchip.read_index(tmp_path / "a.parquet", chip_size=16), frame, 16)
+    assert set(stacchip.read_index(tmp_path / "a.parquet")["sensor"]) == {"landsat-c2-l2"}
 
 
 def test_a_stacchip_table_that_does_not_tell_its_items(tmp_path: Path) -> None:
     table = stacchip_table(FRAMES[0])
     table = table.set_column(0, "chipid", [[str(number) for number in range(len(table))]])
     pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"a\.parquet' does not tell its items: .* add the column"):
-        read_index(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet' does not name its items: .* add the column"):
+        stacchip.read_index(tmp_path / "a.parquet")
+
+
+def test_sizes_and_items_as_keywords_of_the_general_readers(tmp_path: Path) -> None:
+    """They work for one release, and the warning says what to call and points at the caller."""
+    frame = WHOLE[np.isfinite(WHOLE.bounds["minx"])].reset_index(drop=True)
+    path = tmp_path / "merged.parquet"
+    pq.write_table(stacchip_table(frame, merged=True), path)
+    for general, special in ((read_index, stacchip.read_index), (open_index, stacchip.open_index)):
+        for options in ({"chip_size": 16}, {"items_root": "s3://data/"}, {"chip_size": 16, "items_root": "s3://data/"}):
+            with pytest.warns(
+                DeprecationWarning,
+                match=rf"{general.__name__}\(chip_size=, items_root=\) is .*; use xchip\.stacchip\.{general.__name__}\(\)",
+            ) as caught:
+                rows = general(path, **options)
+            assert [warning.filename for warning in caught] == [__file__]
+            rows, expected = (dask.compute(rows)[0] for rows in (rows, special(path, **options)))
+            assert_same_rows(rows, expected, hrefs=True)
+            assert set(rows["width"]) == {options.get("chip_size", 256)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            general(path)
+
+
+def test_the_module_is_loaded_when_it_is_used() -> None:
+    code = (
+        "import sys, xchip\n"
+        "loaded = 'xchip.indexing.stacchip' in sys.modules\n"
+        "from xchip import stacchip\n"
+        "print(loaded, stacchip is xchip.stacchip, stacchip.__name__, sorted(stacchip.__all__), 'stacchip' in dir(xchip))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "False True xchip.indexing.stacchip ['open_index', 'read_index'] True"
+    assert xchip.stacchip is stacchip
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------------
@@ -744,18 +783,18 @@ def test_boxes_that_make_no_sense(file: Path, bbox: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ([("cloud_fracton", "<", 1)], r"no column 'cloud_fracton'; near are \['cloud_fraction'"),
-        (pc.field("cloud_fracton") < 1, r"no column 'cloud_fracton'; near are \['cloud_fraction'"),
+        ([("cloud_fracton", "<", 1)], r"no column 'cloud_fracton'; similar names: \['cloud_fraction'"),
+        (pc.field("cloud_fracton") < 1, r"no column 'cloud_fracton'; similar names: \['cloud_fraction'"),
         ([("xyz", "<", 1)], r"no column 'xyz'; it has \['chip_id', "),
         ([("cloud_fraction", "~", 1)], r"the operator must be one of .* got '~'"),
         ([("cloud_fraction", "<", "much")], r"\(cloud_fraction < \"much\"\) can't be evaluated"),
         ([("item_id", "in", "abc")], "'in' needs a list of values"),
         ([("item_id", "in", [1])], r"\(1,\) can't be values of 'item_id'"),
-        ([("item_id", "==", None)], r"nothing compares with None.*is_null\(\)"),
+        ([("item_id", "==", None)], r"None can't be compared.*is_null\(\)"),
         ([("datetime", "<", "tomorrow morning")], "datetime needs a time such as"),
-        ([("datetime", "<", "NaT")], "nothing compares with a datetime that is missing"),
-        ("cloud_fraction < 1", "filters are .* got 'cloud_fraction < 1'"),
-        ([("cloud_fraction", "<")], r"filters are .* got \('cloud_fraction', '<'\)"),
+        ([("datetime", "<", "NaT")], "a missing datetime can't be compared"),
+        ("cloud_fraction < 1", "filters must be a list .* got 'cloud_fraction < 1'"),
+        ([("cloud_fraction", "<")], r"filters must be a list .* got \('cloud_fraction', '<'\)"),
         ([[]], "got an empty list"),
     ],
 )
@@ -779,9 +818,9 @@ def test_what_is_no_index_is_refused(tmp_path: Path, file: Path) -> None:
     pq.write_table(table.set_column(10, "width", [width]), tmp_path / "nulls.parquet")
     pq.write_table(table.set_column(10, "width", [["a"] * len(table)]), tmp_path / "types.parquet")
     for name, message in {
-        "columns.parquet": r"columns\.parquet' is no index: the columns \['chip_id', 'cloud_fraction'\] are missing",
+        "columns.parquet": r"columns\.parquet' is not an index: the columns \['chip_id', 'cloud_fraction'\] are missing",
         "text.parquet": r"text\.parquet' can't be read as Parquet",
-        "empty": "there is no index at .*empty': no .*parquet file in",
+        "empty": "no index at .*empty': there are no .*parquet files in",
         "crs.parquet": r"not in longitude and latitude; convert it with to_crs",
         "encoding.parquet": "encoded as 'polygon', xchip reads WKB",
         "nulls.parquet": "column 'width' has nulls",
@@ -791,8 +830,8 @@ def test_what_is_no_index_is_refused(tmp_path: Path, file: Path) -> None:
             read_index(tmp_path / name)
         with pytest.raises(ValueError, match=message):
             open_index(tmp_path / name).compute()
-    for function in (read_index, open_index):
-        with pytest.raises(FileNotFoundError, match=r"there is nothing at .*nowhere'; an index is"):
+    for function in (read_index, open_index, stacchip.read_index, stacchip.open_index):
+        with pytest.raises(FileNotFoundError, match=r"no index at .*nowhere': the path does not exist; an index is"):
             function(tmp_path / "nowhere")
         with pytest.raises(ValueError, match="the list of paths is empty"):
             function([])
@@ -804,7 +843,7 @@ def test_an_archive_without_parts_says_so(tmp_path: Path) -> None:
     run = RunRecords(Store(str(tmp_path)))
     run.add(Record("failed", None, "item", "0", now(), 1, error="OSError", message="gone"))
     run.flush()
-    with pytest.raises(ValueError, match="has no parts yet; `xchip status` tells"):
+    with pytest.raises(ValueError, match="has no parts yet; run `xchip status`"):
         read_index(tmp_path)
 
 

@@ -237,7 +237,7 @@ def test_every_format_knows_where_and_when_chips_of_old_indexes_are(tmp_path: Pa
     import rasterio
 
     item = store_item(tmp_path, str(tmp_path), "naip", 1)
-    rows = xchip.read_index(merged_table([item], tmp_path / "index.parquet"), items_root=str(tmp_path))
+    rows = xchip.stacchip.read_index(merged_table([item], tmp_path / "index.parquet"), items_root=str(tmp_path))
     assert rows["proj_left"].isna().all()
     assert xchip.export_chips(rows, tmp_path / "tifs", "tif", progress=False).failed == 0
     for x, y in item.chips():
@@ -251,7 +251,7 @@ def test_every_format_knows_where_and_when_chips_of_old_indexes_are(tmp_path: Pa
 def test_samples_for_training_know_where_and_when_chips_of_old_indexes_are(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     item = store_item(tmp_path, str(tmp_path), "naip", 1)
-    rows = xchip.read_index(merged_table([item], tmp_path / "index.parquet"), items_root=str(tmp_path))
+    rows = xchip.stacchip.read_index(merged_table([item], tmp_path / "index.parquet"), items_root=str(tmp_path))
     dataset = xchip.ChipDataset(rows)
     for number, (x, y) in enumerate(item.chips()):
         sample = dataset[number]
@@ -437,7 +437,7 @@ def test_a_bucket_that_can_not_be_written_leaves_what_is_there(bucket: Bucket) -
         f"{index}Forbidden; check": whole | dict.fromkeys(keys, "wrong"),
         "can't write to 's3://locked': Access Denied; check": whole | dict(zip(keys, ("reader", "readersecret"), strict=True)),
         f"{index}Could not connect": whole | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"},
-        "there is nothing at 's3://index/no-such.parquet'": whole | {"STACCHIP_INDEXPATH": "s3://index/no-such.parquet"},
+        "no index at 's3://index/no-such.parquet'": whole | {"STACCHIP_INDEXPATH": "s3://index/no-such.parquet"},
     }
     outcomes = ends([started("prechip", cleared(**environment)) for environment in cases.values()])
     for message, (status, _, err) in zip(cases, outcomes, strict=True):

@@ -60,7 +60,13 @@ _HOMES = {
     "stitch": "xchip.chips.stitch",
     "write_index": "xchip.indexing.files.write",
 }
-_MODULES = ("processors", "quality", "sensors", "testing")
+_MODULES = {
+    "processors": "xchip.processors",
+    "quality": "xchip.quality",
+    "sensors": "xchip.sensors",
+    "stacchip": "xchip.indexing.stacchip",
+    "testing": "xchip.testing",
+}
 
 __all__ = [
     "AuditReport",
@@ -108,6 +114,7 @@ __all__ = [
     "series",
     "show_versions",
     "split",
+    "stacchip",
     "stack",
     "stitch",
     "write_index",
@@ -132,6 +139,7 @@ if TYPE_CHECKING:
     from xchip.export.report import ExportReport
     from xchip.export.shards import Shards
     from xchip.export.zarr_store import ZarrStore
+    from xchip.indexing import stacchip
     from xchip.indexing.archive.build import build_index
     from xchip.indexing.archive.report import BuildReport
     from xchip.indexing.explain.explanation import Explanation
@@ -157,7 +165,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"xchip.{name}")
+        return importlib.import_module(_MODULES[name])
     if name == "__version__":
         from xchip.core.version import VERSION
 

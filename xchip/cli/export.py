@@ -84,7 +84,7 @@ def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str
     status is then 3. What the command line says goes before XCHIP_PRECHIP_*, and that before STACCHIP_*.
     """  # fmt: skip
     from xchip.export.cubes import Cubes
-    from xchip.indexing.opening.read import read_index
+    from xchip.indexing.stacchip import read_index
 
     if index is None:
         raise missing("INDEX", "Archive or index of the chips.", *variables_of(ctx, "index"), given="s3://bucket/archive")

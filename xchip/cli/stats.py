@@ -94,7 +94,7 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
 def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: dict[str, Any]) -> BandStats:
     from xchip.chips.train.band_stats import band_stats
     from xchip.export.cubes import Cubes
-    from xchip.indexing.opening.read import read_index
+    from xchip.indexing.stacchip import read_index
 
     conditions = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(index, box_of(options["bbox"]), conditions or None, storage=archive, items_root=items_root_of(options))

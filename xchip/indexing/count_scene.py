@@ -1,4 +1,4 @@
-"""Quality of an item's chips, straight from its files: each file is read once, strip by strip, at its own resolution."""
+"""Count the quality of an item's chips from its files: each file is read once, in strips, at its own resolution."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,14 +20,17 @@ from xchip.io.gdal import is_remote
 from xchip.raster.header import read_absence
 from xchip.raster.reader import BandReader, BandSource, fill_value, strips
 
+if TYPE_CHECKING:
+    from rasterio.windows import Window
+
 STRIP_PIXELS = 4_000_000
-"""Pixels of the scene's grid in a strip where bands have to be brought onto it."""
+"""Pixels in a strip of the scene's grid, if bands are resampled to that grid."""
 
 
 def count_scene(scene: Scene, grid: ChipGrid) -> np.ndarray:
-    """Pixels of each `QualityClass` in each chip: int64 (7, chip_y, chip_x).
+    """Count the pixels of each `QualityClass` in each chip: int64 (7, chip_y, chip_x).
 
-    Reads the quality band, or the data bands of a product without one, in strips: memory does not grow with the scene.
+    Read the quality band, or the data bands of a product without one, in strips: memory does not grow with the scene.
     """
     if not len(grid):
         return np.zeros((N_CLASSES, *grid.shape), np.int64)
@@ -38,19 +41,19 @@ def count_scene(scene: Scene, grid: ChipGrid) -> np.ndarray:
 
 def _count_band(scene: Scene, rule: QualityRule, grid: ChipGrid) -> np.ndarray:
     (band,) = scene.quality
-    aligned = own_alignment(band, grid.pixels)
+    aligned = native_alignment(band, grid.pixels)
     if aligned is None:
-        # What the scene's pixels would hold is counted.
+        # The band is resampled to the scene's pixels, and those are counted.
         return _count_strips(_scene_strips(scene, band), rule, chip_plans(grid))
     plans = chip_plans(grid, aligned, band.grid.shape)
     if is_remote(band.href) or not band.href.lower().endswith((".tif", ".tiff")):
-        # One connection; and in other formats what comes later may need what comes before.
+        # A remote file gets one connection; other formats can need earlier blocks to read later ones.
         return _count_strips(strips(band), rule, plans)
     return _count_in_turns(band, rule, plans)
 
 
 def _count_in_turns(band: Band, rule: QualityRule, plans: tuple[AxisPlan, AxisPlan]) -> np.ndarray:
-    """Counts by two threads, each of which reads every other strip and counts it while it is in the processor's cache."""
+    """Count in two threads; each reads every second strip and counts it while it is in the processor's cache."""
 
     def count(turn: int) -> np.ndarray:
         counts, scratch = _no_counts(plans), Scratch()
@@ -58,18 +61,18 @@ def _count_in_turns(band: Band, rule: QualityRule, plans: tuple[AxisPlan, AxisPl
             _add(counts, first, pixels, rule, plans, scratch)
         return counts
 
-    other = _counters().submit(count, 1)
+    odd = _counters().submit(count, 1)
     try:
-        own = count(0)
+        even = count(0)
     finally:
-        wait([other])  # also where this one failed: nobody reads on behind the caller's back
-    return sums_of_parts(own + other.result(), plans)
+        wait([odd])  # also after an error here: no thread goes on reading when this function has returned
+    return sums_of_parts(even + odd.result(), plans)
 
 
-def own_alignment(band: Band, pixels: PixelGrid) -> Alignment | None:
-    """How a quality band's pixels lie under the scene's, where they are counted at the band's own resolution.
+def native_alignment(band: Band, pixels: PixelGrid) -> Alignment | None:
+    """Return how a quality band's pixels lie under the scene's, if they can be counted at the band's own resolution.
 
-    None where the band is not on the scene's lattice, or finer than it: it is then brought onto the scene's pixels.
+    None if the band is not on the scene's lattice, or finer than it: the band is then resampled to the scene's pixels.
     """
     aligned = alignment(source=band.grid, target=pixels) if band.grid.crs == pixels.crs else None
     return None if aligned is None or min(aligned.y.factor, aligned.x.factor) < 1 else aligned
@@ -78,9 +81,9 @@ def own_alignment(band: Band, pixels: PixelGrid) -> Alignment | None:
 def _count_strips(
     parts: Iterator[tuple[int, np.ndarray]], rule: QualityRule | None, plans: tuple[AxisPlan, AxisPlan]
 ) -> np.ndarray:
-    """Counts from (first row, pixels) strips that follow each other."""
+    """Count consecutive strips, given as (first row, pixels)."""
     counts, scratch = _no_counts(plans), Scratch()
-    # Another thread counts a strip while this one reads the next; both leave the interpreter free most of the time.
+    # Another thread counts a strip while this one reads the next; both release the interpreter most of the time.
     pending = None
     for first, pixels in parts:
         if pending is not None:
@@ -103,28 +106,28 @@ def _add(
     plans: tuple[AxisPlan, AxisPlan],
     scratch: Scratch,
 ) -> None:
-    """Add the pixels of a strip that begins at row ``first``."""
+    """Count the pixels of a strip that starts at row ``first``, and add them to ``counts``."""
     rows, columns = plans[0].cuts, plans[1].cuts
     last = first + len(pixels)
     inner = rows[(rows > first) & (rows < last)] - first
     counter, pixels = counter_for(rule, pixels)
-    own = count_classes(pixels, counter, np.concatenate(([0], inner, [last - first])), columns, scratch)
-    at = int(np.searchsorted(rows, first, side="right")) - 1
-    counts[:, at : at + len(inner) + 1] += own
+    strip = count_classes(pixels, counter, np.concatenate(([0], inner, [last - first])), columns, scratch)
+    start = int(np.searchsorted(rows, first, side="right")) - 1
+    counts[:, start : start + len(inner) + 1] += strip
 
 
 @lru_cache(maxsize=1)
 def _counters() -> ThreadPoolExecutor:
-    """The process's threads that count. They stay, for to start one takes as long as to count a strip."""
+    """Return the process's counting threads. They are kept because starting a thread takes as long as counting a strip."""
     return ThreadPoolExecutor(thread_name_prefix="xchip-count")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_counters.cache_clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_counters.cache_clear)  # threads do not survive a fork
 
 
-def _windows(pixels: PixelGrid) -> Iterator[Any]:
-    """Strips of whole rows of the scene's grid."""
+def _windows(pixels: PixelGrid) -> Iterator[Window]:
+    """Return strips of whole rows of the scene's grid."""
     from rasterio.windows import Window
 
     height, width = pixels.shape
@@ -133,7 +136,7 @@ def _windows(pixels: PixelGrid) -> Iterator[Any]:
 
 
 def _reader(scene: Scene, band: Band) -> BandReader:
-    """Reads a band in the pixels of the scene's grid."""
+    """Return a reader that resamples a band to the scene's pixels."""
     from rasterio.enums import Resampling
 
     # Rescaled values are NaN where the file's mask is 0.
@@ -157,7 +160,7 @@ def _count_nodata(scene: Scene, grid: ChipGrid) -> np.ndarray:
     plans = chip_plans(grid)
     bands = _declared(scene.quality)
     if not all(map(may_be_nodata, bands)):
-        # A band that declares no nodata has data everywhere, so no pixel is nodata in all bands: nothing need be read.
+        # A band that declares no nodata has data everywhere, so no pixel is nodata in all bands: nothing is read.
         counts = _no_counts(plans)
         counts[CLEAR] = np.diff(plans[0].cuts)[:, None] * np.diff(plans[1].cuts)
         return sums_of_parts(counts, plans)
@@ -165,45 +168,45 @@ def _count_nodata(scene: Scene, grid: ChipGrid) -> np.ndarray:
 
 
 def may_be_nodata(band: Band) -> bool:
-    """Whether the band, or a mask beside it, can say that a pixel has no data."""
+    """Return whether the band can have nodata pixels: by its nodata value, NaN, or a mask."""
     return band.masked or band.nodata is not None or np.dtype(band.dtype).kind in "fc"
 
 
 def undeclared(band: Band) -> bool:
-    """Whether nobody says what is nodata in the band, as long as its file is not opened."""
+    """Return whether the band's nodata value is unknown until its file is opened."""
     return band.nodata is None and not band.masked and not band.opened
 
 
 def _declared(bands: tuple[Band, ...]) -> tuple[Band, ...]:
-    """The bands with what their files declare of nodata, where nothing else does."""
+    """Return the bands with the nodata values and masks that their files declare, if the item declares none."""
     if any(not undeclared(band) and not may_be_nodata(band) for band in bands):
-        return bands  # that one has data everywhere, whatever the others say
+        return bands  # one band has data everywhere, so the others do not matter
     absences = {href: read_absence(href) for href in dict.fromkeys(band.href for band in bands if undeclared(band))}
-    own = {href: {band.index for band in bands if band.href == href} for href in absences}
+    indexes = {href: {band.index for band in bands if band.href == href} for href in absences}
     declared = []
     for band in bands:
         if undeclared(band):
-            said = absences[band.href]
-            masked = said.masked or (said.alpha is not None and said.alpha not in own[band.href])
-            band = replace(band, nodata=said.nodata[band.index - 1], masked=masked, opened=True)
+            absence = absences[band.href]
+            masked = absence.masked or (absence.alpha is not None and absence.alpha not in indexes[band.href])
+            band = replace(band, nodata=absence.nodata[band.index - 1], masked=masked, opened=True)
         declared.append(band)
     return tuple(declared)
 
 
 def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
-    """Strips of class codes: NODATA where all bands are, else CLEAR."""
+    """Yield strips of class codes: NODATA where all bands have nodata, else CLEAR."""
     bands = scene.quality
     if in_one_file(scene):
         yield from _strips_of_file(bands)
         return
-    # Coarse bands first: where one of them has data all over a strip, the fine ones need not be read.
+    # Coarse bands first: if one of them has data everywhere in a strip, the finer bands are not read.
     in_order = sorted(bands, key=lambda band: band.grid.shape[0] * band.grid.shape[1])
     readers = [(band, _reader(scene, band)) for band in in_order]
     for window in _windows(scene.grid):
         missing = np.ones((window.height, window.width), bool)
         for band, reader in readers:
             values = reader.read(window)
-            # Rescaled values are NaN where there are no data; of the others any may be the number that means that.
+            # Rescaled values are NaN where there is no data; other values equal the band's nodata value there.
             missing &= np.isnan(values) if reader.source.rescale else _absent(values, band)
             if not missing.any():
                 break
@@ -211,7 +214,7 @@ def _nodata_strips(scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def in_one_file(scene: Scene) -> bool:
-    """Whether the bands that tell nodata are in one file on the scene's pixels: it is then read once, all bands together."""
+    """Return whether the bands that decide nodata are in one file on the scene's pixels: then one pass reads all of them."""
     return len({band.href for band in scene.quality}) == 1 and scene.quality[0].grid == scene.grid
 
 

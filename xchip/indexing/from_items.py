@@ -1,4 +1,4 @@
-"""Indexes of many items."""
+"""Index STAC items lazily, one task per item."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from xchip.core.grid import ChipGrid, GridOptions, Pair, PixelGrid, chip_grid
 from xchip.core.limits import IndexOptions, Limits, grid_and_limits
 from xchip.core.quality import QualityRule
 from xchip.core.scene import ItemError, Scene
-from xchip.core.types import Items
+from xchip.core.types import JSON, Items
 from xchip.indexing.count_scene import count_scene
 from xchip.indexing.rows import IndexRows, IndexSource, ItemColumns, index_rows, options_text
 from xchip.raster.header import read_header
 from xchip.sensors.profile import SensorProfile
 from xchip.sensors.registry import find, recognise, rule_for_band
 from xchip.stac.scene.sentinel2_offset import offset_in_file
-from xchip.stac.scene.understand import HeaderNeeded, bbox_of, plain_items, understand
+from xchip.stac.scene.understand import HeaderNeeded, ReadHeader, bbox_of, plain_items, understand
 
 if TYPE_CHECKING:
     import dask_geopandas
+    import shapely
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
-    """What is done with each item; it travels to the workers."""
+    """Parameters of an index of items; workers receive them with each item."""
 
     size: Pair
     sensor: str | SensorProfile | None
@@ -36,7 +37,7 @@ class IndexSpec:
     limits: Limits
 
     def grid(self, pixels: PixelGrid) -> ChipGrid:
-        """The chips of a scene."""
+        """Return the chips of a scene."""
         return chip_grid(pixels, self.size, **self.grid_options)
 
 
@@ -47,25 +48,21 @@ def spec_of(
     quality: str | QualityRule | None,
     options: IndexOptions,
 ) -> IndexSpec:
-    """The parameters of an index of items, checked.
+    """Check the parameters of an index of items.
 
-    Raises
-    ------
-    TypeError
-        If an option is unknown; the message names ``function``.
-    ValueError
-        If an option is out of range, or ``size`` is a ChipGrid.
+    Raises TypeError if an option is unknown, and names ``function``; ValueError if an option is out of range, or ``size`` is a
+    ChipGrid.
     """
     if isinstance(size, ChipGrid):
-        raise ValueError("items have grids of their own: give size, stride, edge and anchor, not a ChipGrid")
+        raise ValueError("each item has its own grid: pass size, stride, edge and anchor, not a ChipGrid")
     return IndexSpec(size, sensor, quality, *grid_and_limits(function, options))
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadItem:
-    """An item whose metadata leave a question that only a file's header answers: the worker asks it."""
+    """An item whose metadata are incomplete, so that the worker has to read a file's header."""
 
-    item: dict[str, Any]
+    item: JSON
     href: str | None
 
 
@@ -77,36 +74,35 @@ def index_items(
     quality: str | QualityRule | None = None,
     **options: Unpack[IndexOptions],
 ) -> dask_geopandas.GeoDataFrame:
-    """The chip index of STAC items, lazily: one partition and one task an item.
+    """Index STAC items lazily: one partition and one task per item.
 
-    Each task reads the item's quality band once, in strips and at its own resolution, counts, and returns a table. A product
-    without a quality band is read only where its bands declare nodata.
+    Each task reads the item's quality band once, in strips and at the band's resolution, counts its pixels, and returns a table.
+    A product without a quality band is read only if all its bands can have nodata.
 
     Parameters
     ----------
     items
         pystac Items, an ItemCollection, an ItemSearch, dicts, paths or URLs of JSON or stac-geoparquet; one or many.
     size, stride, edge, anchor
-        As for `xchip.ChipGrid`: pixels of the item's own grid.
+        As for `xchip.ChipGrid`, in pixels of the item's grid.
     sensor
-        A profile or its name, where the items do not tell it.
+        A profile or its name, if it can't be recognised from the items.
     quality
-        A rule in place of the product's own, or the name of a quality band whose rule is known.
+        A rule to use instead of the product's, or the name of a quality band with a known rule.
     max_nodata, max_cloud, max_defective, max_shadow, max_snow, max_water, min_clear
         Which chips to keep, as for ``.chips.index``.
 
     Returns
     -------
     dask_geopandas.GeoDataFrame
-        Columns as in the index schema. ``spatial_partitions`` are known without reading: from the item's grid, or else its
-        bbox.
+        Columns as in the index schema. ``spatial_partitions`` come from each item's grid, or else its bbox; no file is read.
 
     Raises
     ------
     ValueError
         If there are no items, or an option is out of range.
     xchip.ItemError
-        For an item that can't be understood: here if its metadata show it, in the task if only the file does.
+        If an item can't be used: at once if its metadata show it, in the task if only its file does.
 
     Examples
     --------
@@ -122,8 +118,8 @@ def index_items(
 
 
 def index_source(items: Items, spec: IndexSpec) -> IndexSource:
-    """Understand items, and give them as the source of a lazy index. Raises as `index_items` does."""
-    grid_text = options_text(spec.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
+    """Return the source of a lazy index of items. Raises as `index_items` does."""
+    grid_text = options_text(spec.grid(_ANY_PIXELS))  # checks the options even if all items have to be read first
     parts: list[Scene | UnreadItem] = []
     outlines = []
     for item, href in plain_items(items):
@@ -136,28 +132,28 @@ def index_source(items: Items, spec: IndexSpec) -> IndexSource:
             parts.append(scene)
             outlines.append(_outline(spec.grid(scene.grid)))
     # Partitions of one frame have the same columns.
-    offsets = any(_tells_offset(part, spec) for part in parts)
+    offsets = any(_has_offset(part, spec) for part in parts)
     return IndexSource(partial(index_part, spec=spec, offsets=offsets), parts, outlines, grid_text, offsets)
 
 
-def _tells_offset(part: Scene | UnreadItem, spec: IndexSpec) -> bool:
-    """Whether an item tells the offset of its Sentinel-2 reflectances, or may once it is read."""
+def _has_offset(part: Scene | UnreadItem, spec: IndexSpec) -> bool:
+    """Return whether the offset of an item's Sentinel-2 reflectances is known, or can be once a file is read."""
     if isinstance(part, Scene):
         return not np.isnan(offset_in_file(part))
-    known = (find(spec.sensor),) if spec.sensor is not None else recognise(part.item)
-    return known is not None and known[0].baseline_offset is not None
+    recognised = (find(spec.sensor),) if spec.sensor is not None else recognise(part.item)
+    return recognised is not None and recognised[0].baseline_offset is not None
 
 
 _ANY_PIXELS = PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1))
 
 
 def grid_options(spec: IndexSpec) -> dict[str, Any]:
-    """Size, stride, edge and anchor, checked and in full."""
+    """Return size, stride, edge and anchor, checked and with defaults filled in."""
     return spec.grid(_ANY_PIXELS).options
 
 
 def index_part(part: Scene | UnreadItem, spec: IndexSpec, *, offsets: bool | None = None) -> IndexRows:
-    """The index of one item: the task of `index_items`. ``offsets`` is that of `item_columns`."""
+    """Make the index of one item: the task of `index_items`. ``offsets`` is as for `item_columns`."""
     scene = part if isinstance(part, Scene) else understand_for_index(part.item, part.href, spec, header=read_header)
     grid = spec.grid(scene.grid)
     try:
@@ -170,15 +166,16 @@ def index_part(part: Scene | UnreadItem, spec: IndexSpec, *, offsets: bool | Non
 
 
 def item_columns(scene: Scene, offsets: bool | None = None) -> ItemColumns:
-    """What the rows of a scene share, with its `boa_offset` if ``offsets``; None: where it tells one."""
+    """Return the values that the rows of a scene share, with `boa_offset` if ``offsets``; None: if the scene has an offset."""
     time = np.datetime64(scene.datetime.replace(tzinfo=None), "us")
     offset = offset_in_file(scene)
-    told = not np.isnan(offset) if offsets is None else offsets
-    return ItemColumns(scene.item_id, scene.collection, scene.href, scene.sensor, time, boa_offset=offset if told else None)
+    if offsets is None:
+        offsets = not np.isnan(offset)
+    return ItemColumns(scene.item_id, scene.collection, scene.href, scene.sensor, time, boa_offset=offset if offsets else None)
 
 
-def understand_for_index(item: dict[str, Any], href: str | None, spec: IndexSpec, *, header: Any) -> Scene:
-    """The item as its index needs it, with the spec's quality rule."""
+def understand_for_index(item: JSON, href: str | None, spec: IndexSpec, *, header: ReadHeader | None) -> Scene:
+    """Return an item as a scene with the spec's quality rule."""
     quality = spec.quality
     if quality is None:
         return understand(item, href=href, sensor=spec.sensor, header=header)
@@ -192,18 +189,18 @@ def understand_for_index(item: dict[str, Any], href: str | None, spec: IndexSpec
     if rule is None:
         raise ItemError(
             scene.item_id,
-            f"nothing says what the values of {band!r} mean; give quality= a rule, made with xchip.quality.values or bits",
+            f"the meaning of the values of {band!r} is unknown; pass quality= a rule made with xchip.quality.values or bits",
         )
     return replace(scene, rule=rule, quality=scene.bands)
 
 
 @lru_cache(maxsize=4096)
-def _outline(grid: ChipGrid) -> Any:
+def _outline(grid: ChipGrid) -> shapely.Geometry:
     return grid.outline()
 
 
-def _outline_of_bbox(item: dict[str, Any]) -> Any:
-    """The item's bbox as a polygon, or two where it crosses the antimeridian; the whole Earth where it has none."""
+def _outline_of_bbox(item: JSON) -> shapely.Geometry:
+    """Return the item's bbox as a polygon, or two if it crosses the antimeridian; the whole Earth if it has no bbox."""
     import shapely
 
     bbox = bbox_of(item.get("bbox"))

@@ -1,4 +1,4 @@
-"""The index: one row a chip, with its place, its item and its quality fractions."""
+"""Rows of an index: one row per chip, with its place, its item and its quality fractions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import numpy as np
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     import geopandas
     import pandas as pd
     import pyarrow as pa
+    import pyproj
+    import shapely
     import xarray as xr
+    from dask.delayed import Delayed
+
+    from xchip.core.types import Frame
 
 STRINGS = ("chip_id", "item_id", "collection", "item_href", "sensor")
 INTEGERS = ("chip_index_x", "chip_index_y", "col_off", "row_off", "width", "height")
@@ -31,23 +36,25 @@ COLUMNS = (*STRINGS, "datetime", *INTEGERS, "proj_code", *EDGES, *FRACTIONS, "ge
 """The columns of an index, in order."""
 
 BOA_OFFSET = "boa_offset"
-"""A further column, double, where Sentinel-2 items tell it: what has to be added to the stored values so that they are as before
-processing baseline 04.00, -1000 or 0. Null for items that leave it undecided, and for other products."""
+"""A further column, double, of Sentinel-2 items: the number to add to stored values so that they are as before processing
+baseline 04.00, -1000 or 0. Null for items that leave it undecided, and for other products."""
 
 SERIES = ("place_id", "step", "steps")
-"""Further columns that `xchip.series` adds: the place, which step of its sequence a row is, int32 from 0, and how many steps
-there are."""
+"""Further columns that `xchip.series` adds: the place, the row's step in the place's sequence (int32, from 0), and the number of
+steps."""
 
 KEPT_CHIPS = 20_000
-"""Footprints of larger grids are not kept in memory: one takes some 300 bytes."""
+"""Footprints of larger grids are not cached: each takes about 300 bytes."""
 
 GRID_ATTRIBUTE = "xchip_grid"
-"""Key of a frame's ``attrs`` under which the grid options (size, stride, edge, anchor) travel to the file's metadata."""
+"""Key of a frame's ``attrs`` for the grid options (size, stride, edge, anchor) that go into the file's metadata."""
+
+ArrowColumn: TypeAlias = "pa.Array | pa.ChunkedArray"
 
 
 @dataclass(frozen=True, slots=True)
 class ItemColumns:
-    """What all rows of one item share."""
+    """Values that all rows of one item share."""
 
     item_id: str
     collection: str | None
@@ -56,24 +63,24 @@ class ItemColumns:
     datetime: np.datetime64
     """UTC, microseconds; NaT where unknown."""
     boa_offset: float | None = None
-    """Value of the column `BOA_OFFSET`: NaN is null; None: without that column."""
+    """Value of the column `BOA_OFFSET`: NaN is null; None leaves the column out."""
 
 
 @dataclass(frozen=True, eq=False)
 class IndexRows:
-    """The rows of one item as Arrow arrays, but for their geometry, which is that of chips of a grid."""
+    """The rows of one item as Arrow arrays. The grid gives their geometry."""
 
     grid: ChipGrid
     columns: dict[str, pa.Array]
-    """All `COLUMNS` but the geometry, in order, then others; text as large_string."""
+    """All `COLUMNS` except the geometry, in order, then others; text as large_string."""
     keep: np.ndarray | None
-    """Which chips of the grid are rows, by chip_index_y, then chip_index_x: bool (chips,); None for all."""
+    """Mask of the grid's chips that are rows, by chip_index_y, then chip_index_x: bool (chips,); None for all."""
 
     def __len__(self) -> int:
         return len(self.columns["chip_id"])
 
     def to_frame(self) -> geopandas.GeoDataFrame:
-        """The rows with their footprints."""
+        """Return the rows with their footprints, by chip_index_y, then chip_index_x; `BOA_OFFSET` follows `COLUMNS`."""
         import geopandas
 
         shapes = footprints(self.grid) if self.keep is None else footprints(self.grid)[self.keep]
@@ -86,18 +93,9 @@ class IndexRows:
 
 
 def index_rows(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Limits | None = None) -> IndexRows:
-    """The rows of one item.
+    """Make the rows of one item from its chips and the pixels of each class in each chip: integers (7, chip_y, chip_x).
 
-    Parameters
-    ----------
-    grid
-        Its chips.
-    counts
-        Pixels of each class in each chip: integers (7, chip_y, chip_x).
-    item
-        What its rows share.
-    limits
-        Which chips to keep.
+    Chips that exceed ``limits`` are dropped.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -111,26 +109,26 @@ def index_rows(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Li
         places = {name: column.filter(pa.array(keep)) for name, column in places.items()}
     n = fractions.shape[1]
 
-    def same(value: Any, dtype: pa.DataType) -> pa.Array:
+    def repeated(value: str | int | float | None, dtype: pa.DataType) -> pa.Array:
         return pa.nulls(n, dtype) if value is None else pa.repeat(pa.scalar(value, dtype), n)
 
     text = pa.large_string()
     prefix = pa.scalar(f"{item.item_id}-" if item.item_id else "", text)
-    moment = None if np.isnat(item.datetime) else int(item.datetime.astype("datetime64[us]").astype(np.int64))
-    own = {
+    time = None if np.isnat(item.datetime) else int(item.datetime.astype("datetime64[us]").astype(np.int64))
+    values = {
         "chip_id": pc.binary_join_element_wise(prefix, places["chip_id"], pa.scalar("", text)),
-        **{name: same(getattr(item, name), text) for name in STRINGS[1:]},
-        "datetime": same(moment, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
-        **{name: pa.array(values) for name, values in zip(FRACTIONS, fractions, strict=True)},
+        **{name: repeated(getattr(item, name), text) for name in STRINGS[1:]},
+        "datetime": repeated(time, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
+        **{name: pa.array(fraction) for name, fraction in zip(FRACTIONS, fractions, strict=True)},
     }
-    columns = {name: own[name] if name in own else places[name] for name in COLUMNS[:-1]}
+    columns = {name: values[name] if name in values else places[name] for name in COLUMNS[:-1]}
     if item.boa_offset is not None:
-        columns[BOA_OFFSET] = same(None if np.isnan(item.boa_offset) else float(item.boa_offset), pa.float64())
+        columns[BOA_OFFSET] = repeated(None if np.isnan(item.boa_offset) else float(item.boa_offset), pa.float64())
     return IndexRows(grid, columns, keep)
 
 
 def _places(grid: ChipGrid) -> dict[str, pa.Array]:
-    """The columns that depend on the grid alone; ``chip_id`` without the item's id."""
+    """The columns that depend on the grid only; ``chip_id`` without the item's id."""
     import pyarrow as pa
 
     ny, nx = grid.shape
@@ -161,36 +159,40 @@ def _places(grid: ChipGrid) -> dict[str, pa.Array]:
     }
 
 
-# Many scenes of an archive share one of a few grids.
+# Most scenes of an archive share one of a few grids.
 _kept_places = lru_cache(maxsize=4)(_places)
 
 
 def index_frame(grid: ChipGrid, counts: np.ndarray, item: ItemColumns, limits: Limits | None = None) -> geopandas.GeoDataFrame:
-    """The rows of one item, as `index_rows`, with their footprints.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-        A row a chip, by chip_index_y, then chip_index_x; columns `COLUMNS`, then `BOA_OFFSET` where ``item`` has it.
-    """
+    """Make the rows of one item, as `index_rows`, with their footprints."""
     return index_rows(grid, counts, item, limits).to_frame()
 
 
-def _pandas_column(column: pa.Array) -> Any:
+def _pandas_column(column: pa.Array) -> pd.api.extensions.ExtensionArray | pd.DatetimeIndex | np.ndarray:
     import pandas as pd
     import pyarrow as pa
 
     if pa.types.is_large_string(column.type):
         return pd.arrays.ArrowStringArray(column)
     if pa.types.is_timestamp(column.type):
-        moments = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False).astype("datetime64[us]")
-        return pd.DatetimeIndex(moments).tz_localize("UTC")
-    # A copy, for Arrow's memory can't be written to.
+        times = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False).astype("datetime64[us]")
+        return pd.DatetimeIndex(times).tz_localize("UTC")
+    # A copy, because Arrow's memory is read-only.
     return column.to_numpy(zero_copy_only=False).copy()
 
 
+def arrow_column(column: pd.Series, dtype: pa.DataType | None) -> pa.Array:
+    """Convert a column of a frame to Arrow; ``dtype`` None keeps its type. NaN of a float column stays NaN."""
+    import pyarrow as pa
+
+    array = pa.array(column.array, from_pandas=column.dtype.kind != "f")
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    return array if dtype is None or array.type == dtype else array.cast(dtype)
+
+
 def footprints(grid: ChipGrid) -> np.ndarray:
-    """The chips' footprints: object (chips,), not to be changed. Those of the last grids are kept."""
+    """Return the chips' footprints: object (chips,), read-only. Those of the last few grids are cached."""
     return _kept_footprints(grid) if len(grid) <= KEPT_CHIPS else grid.footprints()
 
 
@@ -200,12 +202,12 @@ def _kept_footprints(grid: ChipGrid) -> np.ndarray:
 
 
 def options_text(grid: ChipGrid) -> str:
-    """A grid's size, stride, edge and anchor as JSON: pandas copies attributes deeply each time a column is taken."""
+    """Return a grid's size, stride, edge and anchor as JSON, because pandas deep-copies attributes whenever it takes a column."""
     return json.dumps(grid.options)
 
 
 @cache
-def _lonlat() -> Any:
+def _lonlat() -> pyproj.CRS:
     import pyproj
 
     return pyproj.CRS.from_epsg(4326)
@@ -213,45 +215,47 @@ def _lonlat() -> Any:
 
 @cache
 def empty_frame() -> geopandas.GeoDataFrame:
-    """An index without rows: the right columns and dtypes."""
+    """Return an index without rows, with the right columns and dtypes."""
     from xchip.core.grid import PixelGrid
 
     grid = ChipGrid(PixelGrid("EPSG:4326", (1, 0, 0, 0, -1, 0), (1, 1)), size=(2, 2))
-    nothing = ItemColumns("", None, None, None, np.datetime64("NaT", "us"))
-    frame = index_frame(grid, np.zeros((len(FRACTIONS), 0, 0), np.int64), nothing)
+    unknown = ItemColumns("", None, None, None, np.datetime64("NaT", "us"))
+    frame = index_frame(grid, np.zeros((len(FRACTIONS), 0, 0), np.int64), unknown)
     frame.attrs.clear()
     return frame
 
 
 @dataclass(frozen=True, eq=False)
 class IndexSource:
-    """The parts of a lazy index, and the function that makes their rows: for writers that need no frames."""
+    """The parts of a lazy index, and the function that makes their rows. Writers use it without making frames."""
 
     rows: Callable[[Any], IndexRows]
-    """Make the rows of a part."""
+    """Makes the rows of a part."""
     parts: Sequence[Any]
-    outlines: Sequence[Any]
+    """Arguments of ``rows``: one per partition."""
+    outlines: Sequence[shapely.Geometry]
     """Footprint of each part, known before its rows are."""
     options: str
-    """Options of the grid, as text."""
+    """Grid options as JSON."""
     offsets: bool = False
     """Whether the rows have the column `BOA_OFFSET`."""
 
     def frame(self) -> dask_geopandas.GeoDataFrame:
-        """A dask-geopandas frame with one partition per part, and its spatial partitions."""
+        """Return a dask-geopandas frame with one partition per part, and its spatial partitions."""
         import dask.dataframe as dd
 
         meta = _meta(self.options, offsets=self.offsets)
         function = partial(_frame_of, self.rows)
         frame = dd.from_map(function, list(self.parts), meta=meta, enforce_metadata=False, label="chip-index")
         frame = _with_outlines(frame, self.outlines)
-        # A frame keeps no attributes of its own; a derived frame has another expression, so it is not taken for this one.
+        # dask.dataframe has no public place for attributes of a frame. A derived frame has a different expression, so
+        # `source_of` does not take it for this one. A test writes derived frames.
         object.__setattr__(frame, "_xchip_source", (frame.expr, self))
         return frame
 
 
-def source_of(index: Any) -> IndexSource | None:
-    """The source of a lazy index; None if the index is in memory or was changed since."""
+def source_of(index: Frame | IndexSource) -> IndexSource | None:
+    """Return the source of a lazy index; None if the index is in memory or was changed since."""
     if isinstance(index, IndexSource):
         return index
     expression, source = getattr(index, "_xchip_source", (None, None))
@@ -263,7 +267,7 @@ def _frame_of(rows: Callable[[Any], IndexRows], part: Any) -> geopandas.GeoDataF
 
 
 def _meta(options: str, *, offsets: bool) -> geopandas.GeoDataFrame:
-    """What dask is told of an index's rows; ``options`` are those of the grid, as text."""
+    """Dask's metadata of an index's rows; ``options`` are the grid options as JSON."""
     import dask_geopandas  # noqa: F401  makes dask build its own kind of frame
 
     meta = empty_frame().copy()
@@ -273,11 +277,15 @@ def _meta(options: str, *, offsets: bool) -> geopandas.GeoDataFrame:
     return meta
 
 
-def _with_outlines(frame: dask_geopandas.GeoDataFrame, outlines: Sequence[Any]) -> dask_geopandas.GeoDataFrame:
+def _with_outlines(frame: dask_geopandas.GeoDataFrame, outlines: Sequence[shapely.Geometry]) -> dask_geopandas.GeoDataFrame:
     import geopandas
 
     frame.spatial_partitions = geopandas.GeoSeries(list(outlines), crs=_lonlat())
     return frame
+
+
+_Counts: TypeAlias = "np.ndarray | Delayed"
+_ScenePart: TypeAlias = "tuple[ArrayScene, ChipGrid, _Counts]"
 
 
 def array_index(
@@ -289,7 +297,7 @@ def array_index(
     limits: Limits | None = None,
     **grid_options: Unpack[GridOptions],
 ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
-    """The index of an array: the function behind ``.chips.index``, where the parameters are described."""
+    """Make the index of an array: the function behind ``.chips.index``, which documents the parameters."""
     import pandas as pd
 
     ds = as_dataset(obj)
@@ -303,20 +311,20 @@ def array_index(
     by_extent: defaultdict[tuple[int, int, tuple[int, int]], list[ArrayScene]] = defaultdict(list)
     for scene in scenes:
         by_extent[scene.row, scene.column, scene.pixels.shape].append(scene)
-    parts: list[tuple[ArrayScene, ChipGrid, Any]] = []
+    parts: list[_ScenePart] = []
     for group in by_extent.values():
         first = group[0]
         grid = whole if first.pixels == whole.pixels else whole.on(first.pixels)
         (height, width), row, column = first.pixels.shape, first.row, first.column
-        here = array.isel(y=slice(row, row + height), x=slice(column, column + width))
-        if first.time is not None and "time" in here.dims:
-            here = here.isel(time=[scene.time for scene in group])
-        counts = class_counts(here.data, grid, rule)
-        parts += [(scene, grid, part) for scene, part in zip(group, _by_time(here, counts, len(group)), strict=True)]
+        pixels = array.isel(y=slice(row, row + height), x=slice(column, column + width))
+        if first.time is not None and "time" in pixels.dims:
+            pixels = pixels.isel(time=[scene.time for scene in group])
+        counts = class_counts(pixels.data, grid, rule)
+        parts += [(scene, grid, part) for scene, part in zip(group, _by_time(pixels, counts, len(group)), strict=True)]
     parts.sort(key=lambda part: part[0].time or 0)
     if hasattr(array.data, "dask"):
         return _lazy_array_index(parts, limits, whole)
-    frames = [_scene_frame(scene, grid, limits, counts) for scene, grid, counts in parts]
+    frames = [_scene_frame(scene, grid, limits, np.asarray(counts)) for scene, grid, counts in parts]
     if not frames:
         return empty_frame().copy()
     merged = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
@@ -324,8 +332,8 @@ def array_index(
     return merged
 
 
-def _by_time(array: xr.DataArray, counts: Any, n: int) -> list[Any]:
-    """Counts (7, chip_y, chip_x) of each time step; one task each if lazy."""
+def _by_time(array: xr.DataArray, counts: Any, n: int) -> list[_Counts]:
+    """Split NumPy or Dask counts into counts (7, chip_y, chip_x) of each time step; one task each if lazy."""
     if "time" not in array.dims:
         return [counts] * n  # one quality band for all time steps
     if isinstance(counts, np.ndarray):
@@ -334,7 +342,7 @@ def _by_time(array: xr.DataArray, counts: Any, n: int) -> list[Any]:
     return list(blocks.reshape(n))
 
 
-def _lazy_array_index(parts: Sequence[tuple[ArrayScene, ChipGrid, Any]], limits: Limits | None, whole: ChipGrid) -> Any:
+def _lazy_array_index(parts: Sequence[_ScenePart], limits: Limits | None, whole: ChipGrid) -> dask_geopandas.GeoDataFrame:
     import dask
     import dask.dataframe as dd
 
@@ -355,10 +363,12 @@ def _scene_frame(scene: ArrayScene, grid: ChipGrid, limits: Limits | None, count
     return index_frame(grid, counts.reshape(len(FRACTIONS), *grid.shape), item, limits)
 
 
-def frame_of(index: Any) -> pd.DataFrame:
-    """The rows of an index as a pandas (or geopandas) frame; a lazy one is computed."""
+def frame_of(index: Frame) -> pd.DataFrame:
+    """Return a table as a pandas or geopandas frame; a lazy one is computed."""
+    import pandas as pd
+
+    if isinstance(index, pd.DataFrame):
+        return index
     if hasattr(index, "dask"):
         return index.compute()
-    if hasattr(index, "to_pandas"):  # a pyarrow Table
-        return index.to_pandas()
-    return index
+    return index.to_pandas() if hasattr(index, "to_pandas") else index  # a pyarrow Table has it

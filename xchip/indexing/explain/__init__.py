@@ -1,1 +1,1 @@
-"""Explain what a job will take before it runs."""
+"""Estimate the cost of a job before it runs."""

@@ -1,11 +1,11 @@
-"""What a job will take, before it runs: the value that `explain` gives, and how it shows itself."""
+"""Costs of a job before it runs: the value that ``explain`` returns, and how it is shown."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from xchip.core.counting import MAX_ROWS
@@ -16,25 +16,27 @@ Basis = Literal["exact", "at least", "at most", "estimate"]
 MAX_REASONS = 4
 """Reasons that a figure names; an archive of many products has more."""
 MAX_GROUPS = 100
-"""Products that are told apart."""
+"""Products that are counted separately."""
 MAX_SHOWN = 20
 """Products that text and HTML list."""
 MAX_PROBLEMS = 5
-"""Items that can't be used of which the reason is kept."""
+"""Unusable items for which the reason is kept."""
+WIDTH = 110
+"""Columns of the text."""
 
 _SIGNS: dict[Basis, str] = {"exact": "", "at least": "≥ ", "at most": "≤ ", "estimate": "~ "}
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, how far it can be trusted, and why."""
+    """A number, its precision, and the reason for it."""
 
     value: int
     """Number, or bytes."""
     basis: Basis
     """"exact", a bound ("at least", "at most"), or "estimate"."""
     why: str
-    """Where it comes from."""
+    """Where the number comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,24 @@ class Group:
     sensor: str | None
     """Name of the profile; None for an unknown product."""
     items: int
-    """How many."""
+    """Number of items."""
     chips: int
-    """Chips of those whose grid is known."""
+    """Chips of the items with a known grid."""
     unread: int = 0
-    """Those whose grid only their files know."""
+    """Items with a grid that only their files record."""
+
+    def __str__(self) -> str:
+        collection = f" in {self.collection}" if self.collection else ""
+        unread = f", and {self.unread:,} not known until opened" if self.unread else ""
+        product = self.sensor or "unknown product"
+        return f"{product}{collection}: {counted(self.items, 'item')}, {counted(self.chips, 'chip')}{unread}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
-    """What an index will take, before anything runs.
+    """Costs of an index before it is computed.
 
-    A console shows it as text, a notebook as a table, `to_dict` gives plain values. A figure that does not apply is None.
+    A console shows it as text, a notebook as a table, `to_dict` returns plain values. A figure that does not apply is None.
 
     Examples
     --------
@@ -69,43 +77,43 @@ class Explanation:
     """
 
     subject: str
-    """What is explained."""
+    """The job."""
     items: Figure | None = None
-    """Items, those too that will fail."""
+    """Items, including those that will fail."""
     unread: Figure | None = None
-    """Items of which only a file's header tells the grid: the other figures do not hold them."""
+    """Items with a grid that only a file's header records: the other figures leave them out."""
     refused: Figure | None = None
-    """Items that can't be used; see ``problems``."""
+    """Unusable items; see ``problems``."""
     chips: Figure | None = None
-    """Chips, before limits such as ``max_cloud`` choose."""
+    """Chips, before limits such as ``max_cloud`` drop any."""
     tasks: Figure | None = None
-    """Tasks that Dask is given."""
+    """Tasks for Dask."""
     chunks: Figure | None = None
-    """Chunks of the quality band (of each band that is read, where there is none) that are computed."""
+    """Chunks to compute: of the quality band, or of each data band that is read if there is no quality band."""
     pixel_bytes: Figure | None = None
     """Bytes of the pixels that are read, decoded."""
     stored_bytes: Figure | None = None
-    """Bytes of these pixels as stored: what has to come from disk or over the network."""
+    """Bytes of these pixels as stored: read from disk or over the network."""
     requests: Figure | None = None
     """Requests for pixels over HTTP or to a bucket."""
     memory_bytes: Figure | None = None
     """Peak memory of one process."""
     groups: tuple[Group, ...] = ()
-    """Products, the most items first."""
+    """Products, the largest first."""
     problems: tuple[str, ...] = ()
-    """Why items can't be used: the first few."""
+    """Why items are unusable: the first few reasons."""
     notes: tuple[str, ...] = ()
-    """What deserves a thought."""
+    """Hints on how to make the job cheaper."""
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        """(field's name, figure) of those that apply."""
+        """Yield (field's name, figure) of the figures that apply."""
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, Figure):
                 yield entry.name, value
 
     def seconds(self, bandwidth: float) -> float:
-        """Seconds that the stored bytes take over a line of ``bandwidth`` bytes a second: a bound from one cause alone.
+        """Return the seconds that the stored bytes take at ``bandwidth`` bytes per second: a lower bound for the job.
 
         Raises
         ------
@@ -113,20 +121,17 @@ class Explanation:
             If the stored bytes are not known, as for an array, or ``bandwidth`` is not positive.
         """
         if self.stored_bytes is None:
-            raise ValueError("the bytes that an array's chunks take in their files are not known; explain its items instead")
+            raise ValueError("the stored size of an array's chunks is not known; explain its items instead")
         if not bandwidth > 0:
-            raise ValueError(f"bandwidth is in bytes a second and above 0, got {bandwidth!r}")
+            raise ValueError(f"bandwidth is in bytes per second and above 0, got {bandwidth!r}")
         return self.stored_bytes.value / bandwidth
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values that JSON can hold."""
+        """Return all values as plain values for JSON."""
         return {
             "subject": self.subject,
-            "figures": {name: {"value": f.value, "basis": f.basis, "why": f.why} for name, f in self.figures()},
-            "groups": [
-                {"collection": g.collection, "sensor": g.sensor, "items": g.items, "chips": g.chips, "unread": g.unread}
-                for g in self.groups
-            ],
+            "figures": {name: asdict(figure) for name, figure in self.figures()},
+            "groups": [asdict(group) for group in self.groups],
             "problems": list(self.problems),
             "notes": list(self.notes),
         }
@@ -137,9 +142,8 @@ class Explanation:
         lines = [_plain(self.subject)]
         for label, value, why in rows:
             head = f"    {label:<{labels}} {value:>{values}}  "
-            lines += textwrap.wrap(
-                head + why, max(WIDTH, len(head) + 40), subsequent_indent=" " * len(head), break_on_hyphens=False
-            )
+            width, indent = max(WIDTH, len(head) + 40), " " * len(head)
+            lines += textwrap.wrap(head + why, width, subsequent_indent=indent, break_on_hyphens=False)
         for title, entries in self._lists():
             lines += [title, *(f"    {entry}" for entry in entries)]
         return "\n".join(lines)
@@ -148,16 +152,15 @@ class Explanation:
         return str(self)
 
     def _lists(self) -> Iterator[tuple[str, list[str]]]:
-        if self.groups:
-            more = len(self.groups) - MAX_SHOWN
-            entries = [_group(group) for group in self.groups[:MAX_SHOWN]]
-            yield "products", entries + ([f"and {more:,} more"] if more > 0 else [])
-        if self.problems:
-            more = self.refused.value - len(self.problems) if self.refused is not None else 0
-            entries = [_plain(problem) for problem in self.problems]
-            yield "can't be used", entries + ([f"and {more:,} more"] if more > 0 else [])
-        if self.notes:
-            yield "notes", [_plain(note) for note in self.notes]
+        refused = self.refused.value if self.refused is not None else 0
+        for title, entries, total in (
+            ("products", self.groups[:MAX_SHOWN], len(self.groups)),
+            ("can't be used", self.problems, refused),
+            ("notes", self.notes, 0),
+        ):
+            if entries:
+                more = total - len(entries)
+                yield title, [_plain(str(entry)) for entry in entries] + ([f"and {more:,} more"] if more > 0 else [])
 
     def _repr_html_(self) -> str:
         rows = [
@@ -166,9 +169,6 @@ class Explanation:
         rows += [(title if not number else "", entry) for title, entries in self._lists() for number, entry in enumerate(entries)]
         return accessor_html(f"xchip: {_plain(self.subject)}", rows)
 
-
-WIDTH = 110
-"""Columns of the text."""
 
 _LABELS = {
     "items": "items",
@@ -190,22 +190,24 @@ def _value(name: str, figure: Figure) -> str:
 
 
 def as_bytes(number: float) -> str:
-    """A number of bytes for people, in powers of 1000.
+    """Format a number of bytes, in powers of 1000.
 
     Examples
     --------
     >>> as_bytes(999), as_bytes(30_140_100), as_bytes(2.5e12)
     ('999 B', '30.1 MB', '2.5 TB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.95 or (unit == "B" and number < 1000):
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+    if number < 1000:
+        return f"{number:.0f} B"
+    for unit in ("kB", "MB", "GB"):
         number /= 1000
-    return f"{number:,.1f} TB"
+        if number < 999.95:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:,.1f} TB"
 
 
 def as_time(seconds: float) -> str:
-    """A duration for people.
+    """Format a duration.
 
     Examples
     --------
@@ -222,88 +224,63 @@ def as_time(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _group(group: Group) -> str:
-    product = group.sensor or "unknown product"
-    collection = f" in {group.collection}" if group.collection else ""
-    unread = f", and {group.unread:,} not known until opened" if group.unread else ""
-    return _plain(f"{product}{collection}: {counted(group.items, 'item')}, {counted(group.chips, 'chip')}{unread}")
-
-
 def counted(number: int, noun: str) -> str:
-    """ "1 item", "2,000 items"."""
+    """Format a number with its noun: "1 item", "2,000 items"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _plain(text: str) -> str:
-    """One line, without what could steer a terminal: ids and messages come from elsewhere."""
+    """Return text as one short line without control characters, because ids and messages are untrusted."""
     line = "".join(sign if sign.isprintable() else " " for sign in text)
     return line if len(line) <= 400 else f"{line[:399]}…"
 
 
 @dataclass(slots=True)
 class Tally:
-    """Adds up the figures of many items; its size does not grow with them."""
+    """Sum of the figures of many items, in constant memory."""
 
-    greatest: bool = False
-    """Whether the greatest counts, in place of the sum."""
     value: int = 0
     reasons: Counter[tuple[Basis, str]] = field(default_factory=Counter)
 
     def add(self, figure: Figure) -> None:
-        """Count one item's figure."""
-        self.value = max(self.value, figure.value) if self.greatest else self.value + figure.value
+        """Add one item's figure."""
+        self.value += figure.value
         self.reasons[figure.basis, figure.why] += 1
 
     def figure(self, *, nothing: str, missing: str = "") -> Figure:
-        """All in one figure.
-
-        Parameters
-        ----------
-        nothing
-            Why, where no item was counted.
-        missing
-            What is not in the figure, where something is: the figure is then a lower bound at best.
-        """
-        basis = joined(basis for basis, _ in self.reasons)
-        if missing:
-            basis = joined((basis, "at least"))
-        several = len(self.reasons) > 1
-        usual = self.reasons.most_common(MAX_REASONS)
-        parts = [
-            f"{why} ({f'{kind}, ' if kind != basis else ''}{counted(number, 'item')})" if several else why
-            for (kind, why), number in usual
-        ]
-        rest = len(self.reasons) - len(usual)
-        parts += [f"and {counted(rest, 'reason')} more"] if rest else []
-        return Figure(self.value, basis, "; ".join([*(parts or [nothing]), *([missing] if missing else [])]))
+        """Return the sum; ``nothing`` is the reason if no item was added. Items that are ``missing`` make it a lower bound."""
+        bound: list[Basis] = ["at least"] if missing else []
+        basis = joined([*bound, *(basis for basis, _ in self.reasons)])
+        parts = [nothing] if not self.reasons else [why for _, why in self.reasons]
+        if len(self.reasons) > 1:
+            parts = [
+                f"{why} ({f'{kind}, ' if kind != basis else ''}{counted(number, 'item')})"
+                for (kind, why), number in self.reasons.most_common(MAX_REASONS)
+            ]
+        rest = len(self.reasons) - len(parts)
+        parts += [f"and {counted(rest, 'reason')} more"] if rest > 0 else []
+        return Figure(self.value, basis, "; ".join([*parts, *([missing] if missing else [])]))
 
 
 BASE_BYTES = 220_000_000
-"""A process with Python and the libraries that an index loads: 186 to 255 MB measured, on Linux. The most where SciPy is
-installed, which Dask then loads."""
+"""A process with Python and the libraries that an index loads: 186 to 255 MB measured on Linux, the most with SciPy installed,
+because Dask then loads it."""
 CHIP_BYTES = 1_000
 """Row, outline and fractions of a chip while its table is made: 840 measured with 117,649 chips."""
 
 
 def counting_memory(rows: int, width: int, itemsize: int) -> int:
-    """Bytes that it takes at most to count ``rows`` of pixels, 255 at a time: three masks and the pixels' low bytes.
+    """Bytes that counting ``rows`` of pixels needs at most, 255 rows at a time: three masks and the pixels' low bytes.
 
-    Where values have more than a byte, a table may be looked up, with an index of 8 bytes a pixel.
+    Values of more than a byte can need a lookup table, with an index of 8 bytes per pixel.
     """
     return min(MAX_ROWS, rows) * width * (4 if itemsize == 1 else 12 + itemsize)
 
 
 def memory_figure(per_thread: int, tasks: int, threads: int | None, what: str) -> Figure:
-    """Peak memory of one process.
+    """Estimate the peak memory of one process in which a thread with a task holds ``per_thread`` bytes: ``what``.
 
-    Parameters
-    ----------
-    per_thread
-        Bytes that a thread holds at most, of ``what``.
-    tasks
-        How many there are: threads without one hold nothing.
-    threads
-        Of the process; None: as many as Dask would start.
+    ``threads`` is the number of threads; None for as many as Dask would start.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is at least 1, got {threads}")
@@ -312,20 +289,20 @@ def memory_figure(per_thread: int, tasks: int, threads: int | None, what: str) -
 
         threads = CPU_COUNT
     busy = min(threads, tasks)
-    why = f"a model: {as_bytes(BASE_BYTES)} for Python and its libraries, and {as_bytes(per_thread)} for "
-    why += f"each of {busy} threads" if busy > 1 else "one thread"
-    return Figure(BASE_BYTES + busy * per_thread, "estimate", f"{why}: {what}")
+    share = f"each of {busy} threads" if busy > 1 else "one thread"
+    why = f"a model: {as_bytes(BASE_BYTES)} for Python and its libraries, and {as_bytes(per_thread)} for {share}: {what}"
+    return Figure(BASE_BYTES + busy * per_thread, "estimate", why)
 
 
 def joined(bases: Iterable[Basis]) -> Basis:
-    """What can be said of a sum.
+    """Return the precision of a sum.
 
     Examples
     --------
     >>> joined(["exact", "at most"]), joined(["at least", "at most"]), joined([])
     ('at most', 'estimate', 'exact')
     """
-    kinds = {basis for basis in bases if basis != "exact"}
-    if not kinds:
-        return "exact"
-    return kinds.pop() if len(kinds) == 1 else "estimate"
+    bounds: set[Basis] = {basis for basis in bases if basis != "exact"}
+    if len(bounds) > 1:
+        return "estimate"
+    return bounds.pop() if bounds else "exact"

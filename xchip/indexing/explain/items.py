@@ -1,17 +1,17 @@
-"""What an index of items will take: counted from their metadata, before anything runs."""
+"""Costs of an index of items: counted from their metadata, before anything runs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import nullcontext
-from typing import Any, Unpack
+from typing import Unpack
 
 from xchip import sensors
 from xchip.core.grid import Pair
 from xchip.core.limits import IndexOptions
 from xchip.core.quality import QualityRule
 from xchip.core.scene import ItemError, Scene
-from xchip.core.types import Items
+from xchip.core.types import JSON, Items
 from xchip.indexing.explain.cost import file_reads, pixel_bytes, requests, scene_memory, stored_bytes
 from xchip.indexing.explain.explanation import MAX_GROUPS, MAX_PROBLEMS, Explanation, Figure, Group, Tally, counted, memory_figure
 from xchip.indexing.from_items import IndexSpec, grid_options, spec_of, understand_for_index
@@ -32,21 +32,23 @@ def explain_items(
     threads: int | None = None,
     **options: Unpack[IndexOptions],
 ) -> Explanation:
-    """What `xchip.index_items` or `xchip.build_index` will do with items, before anything runs.
+    """Explain what `xchip.index_items` or `xchip.build_index` will do with items, before anything runs.
 
-    Each item is looked at once and forgotten: memory does not grow with their number. No file of theirs is opened unless
-    ``header`` is True, and no pixel is read.
+    Items are read one at a time, so memory does not grow with their number. No image file is opened unless ``header`` is True,
+    and no pixel is read.
 
     Parameters
     ----------
-    items, size, sensor, quality, stride, edge, anchor, max_nodata, max_cloud and other limits
-        As for `xchip.index_items`. Limits choose chips after their pixels are counted, so they spare nothing.
+    items, size, sensor, quality, stride, edge, anchor
+        As for `xchip.index_items`.
+    max_nodata, max_defective, max_cloud, max_shadow, max_snow, max_water, min_clear
+        As for `xchip.index_items`. Limits drop chips after their pixels are counted, so they do not reduce the cost.
     header
-        Whether to open files where an item's metadata do not tell its grid. If not, such items are only counted.
+        Whether to open files where an item's metadata do not record its grid. If not, such items are only counted.
     pixels
         How files are reached, for ``header``.
     threads
-        Threads of a worker, for its memory; as many as Dask would take on this machine if not given.
+        Threads of a worker, for its memory; by default as many as Dask would start on this machine.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def explain_items(
     Raises
     ------
     ValueError
-        If there are no items, or an option is out of range. An item that can't be used is counted and does not raise.
+        If there are no items, or an option is out of range. An unusable item is counted and does not raise.
 
     Examples
     --------
@@ -68,15 +70,16 @@ def explain_items(
     (20, 'exact', True)
     """
     if sensor is not None:
-        sensors.find(sensor)  # once here, rather than a refusal an item
+        sensors.find(sensor)  # an unknown name raises once here, instead of refusing each item
     spec = spec_of("explain_items", size, sensor, quality, options)
-    census = _Census(spec, grid_options(spec))
+    height, width = grid_options(spec)["size"]
+    census = _Census(spec)
     storage = pixels or StorageOptions()
     read = header_reader(storage) if header else None
     with storage.gdal() if header else nullcontext():
         for item, href in plain_items(items, on_error=census.refuse):
             census.add(item, href, read)
-    return census.explanation(threads)
+    return census.explanation(f"index of items, chips of {height} x {width} pixels", threads)
 
 
 _Product = tuple[str | None, str | None]
@@ -84,41 +87,37 @@ _Product = tuple[str | None, str | None]
 
 
 class _Census:
-    """Counts items; what it holds does not grow with them."""
+    """Sums over items, in constant memory."""
 
-    def __init__(self, spec: IndexSpec, options: dict[str, Any]) -> None:
-        self.spec, self.options = spec, options
-        self.items, self.unread, self.refused = 0, 0, 0
+    def __init__(self, spec: IndexSpec) -> None:
+        self.spec = spec
+        self.refused = 0
         self.problems: list[str] = []
-        self.groups: Counter[_Product] = Counter()
+        self.items: Counter[_Product] = Counter()
+        self.unread: Counter[_Product] = Counter()
         self.group_chips: Counter[_Product] = Counter()
-        self.group_unread: Counter[_Product] = Counter()
         self.chips, self.pixels, self.stored, self.requests = Tally(), Tally(), Tally(), Tally()
-        self.memory = Tally(greatest=True)
-        self.without_chips = 0
+        self.memory, self.without_chips = 0, 0
 
-    def refuse(self, what: str, error: Exception) -> None:
-        """Count an item that can't be used."""
-        self.items += 1
+    def refuse(self, item: str, error: Exception) -> None:
+        """Count an unusable item."""
         self.refused += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(str(error) if isinstance(error, ItemError) else f"{what}: {error}")
+            self.problems.append(str(error) if isinstance(error, ItemError) else f"{item}: {error}")
 
-    def add(self, item: dict[str, Any], href: str | None, header: ReadHeader | None) -> None:
+    def add(self, item: JSON, href: str | None, header: ReadHeader | None) -> None:
         """Count an item."""
         try:
             scene = understand_for_index(item, href, self.spec, header=header)
         except HeaderNeeded:
-            self.items += 1
-            self.unread += 1
-            self._group(collection_of(item), self._sensor_of(item))
+            product = self._product(collection_of(item), self._sensor_of(item))
+            self.unread[product] += 1
         except ItemError as error:
             self.refuse("", error)
         else:
-            self.items += 1
             self._count(scene, item)
 
-    def _count(self, scene: Scene, item: dict[str, Any]) -> None:
+    def _count(self, scene: Scene, item: JSON) -> None:
         grid = self.spec.grid(scene.grid)
         reads = file_reads(scene, grid)
         stored = stored_bytes(scene, item, reads)
@@ -126,57 +125,57 @@ class _Census:
         self.pixels.add(pixel_bytes(scene, grid, reads))
         self.stored.add(stored)
         self.requests.add(requests(reads, stored))
-        self.memory.add(Figure(scene_memory(scene, grid, reads), "estimate", ""))
+        self.memory = max(self.memory, scene_memory(scene, grid, reads))
         self.without_chips += not len(grid)
-        self._group(scene.collection, scene.sensor, chips=len(grid))
+        self.group_chips[self._product(scene.collection, scene.sensor)] += len(grid)
 
-    def _group(self, collection: str | None, sensor: str | None, *, chips: int | None = None) -> None:
-        key = collection, sensor
-        if key not in self.groups and len(self.groups) >= MAX_GROUPS:
-            key = "(other collections)", None
-        self.groups[key] += 1
-        if chips is None:
-            self.group_unread[key] += 1
-        else:
-            self.group_chips[key] += chips
+    def _product(self, collection: str | None, sensor: str | None) -> _Product:
+        """Count an item of a product. Returns the key of its group: beyond `MAX_GROUPS` products share one."""
+        product = collection, sensor
+        if product not in self.items and len(self.items) >= MAX_GROUPS:
+            product = "(other collections)", None
+        self.items[product] += 1
+        return product
 
-    def _sensor_of(self, item: dict[str, Any]) -> str | None:
+    def _sensor_of(self, item: JSON) -> str | None:
         if self.spec.sensor is not None:
             return sensors.find(self.spec.sensor).name
-        found = sensors.recognise(item)
-        return found[0].name if found is not None else None
+        recognised = sensors.recognise(item)
+        return recognised[0].name if recognised is not None else None
 
-    def explanation(self, threads: int | None) -> Explanation:
-        """What was counted."""
-        unread = f"without {self.unread:,} of which only the files know" if self.unread else ""
-        height, width = self.options["size"]
-        return Explanation(
-            subject=f"index of items, chips of {height} x {width} pixels",
-            items=Figure(self.items, "exact", "counted"),
-            unread=Figure(self.unread, "exact", "header=True opens their files") if self.unread else None,
-            refused=Figure(self.refused, "exact", "the reasons are below") if self.refused else None,
-            chips=self.chips.figure(nothing="no item's grid is known", missing=unread),
-            tasks=Figure(self.items - self.refused, "exact", "one for each item that can be used"),
-            pixel_bytes=self.pixels.figure(nothing="no item's grid is known", missing=unread),
-            stored_bytes=self.stored.figure(nothing="no item's grid is known", missing=unread),
-            requests=self.requests.figure(nothing="no item's grid is known", missing=unread),
-            memory_bytes=memory_figure(
-                self.memory.value,
-                max(1, self.items - self.refused),
-                threads,
-                "two strips of the quality band, blocks that GDAL keeps, and the table of the largest item",
-            ),
-            groups=tuple(
-                Group(*key, number, self.group_chips[key], self.group_unread[key]) for key, number in self.groups.most_common()
-            ),
-            problems=tuple(self.problems),
-            notes=self._notes(),
+    def explanation(self, subject: str, threads: int | None) -> Explanation:
+        """Return the sums."""
+        usable, unread = self.items.total(), self.unread.total()
+        missing = f"without {counted(unread, 'item')} of unknown grid" if unread else ""
+        chips, pixels, stored, asked = (
+            tally.figure(nothing="no item's grid is known", missing=missing)
+            for tally in (self.chips, self.pixels, self.stored, self.requests)
         )
-
-    def _notes(self) -> tuple[str, ...]:
         notes = []
         if self.without_chips:
             notes.append(f'too small for a chip: {counted(self.without_chips, "item")}; edge="pad" or "shift" gives them one')
         if self.refused:
-            notes.append("build_index goes on without the items that can't be used, index_items stops at the first")
-        return tuple(notes)
+            notes.append("build_index skips the items that can't be used, index_items stops at the first")
+        return Explanation(
+            subject=subject,
+            items=Figure(usable + self.refused, "exact", "counted"),
+            unread=Figure(unread, "exact", "header=True opens their files") if unread else None,
+            refused=Figure(self.refused, "exact", "the reasons are below") if self.refused else None,
+            chips=chips,
+            tasks=Figure(usable, "exact", "one for each item that can be used"),
+            pixel_bytes=pixels,
+            stored_bytes=stored,
+            requests=asked,
+            memory_bytes=memory_figure(
+                self.memory,
+                max(1, usable),
+                threads,
+                "two strips of the quality band, blocks that GDAL keeps, and the table of the largest item",
+            ),
+            groups=tuple(
+                Group(*product, number, self.group_chips[product], self.unread[product])
+                for product, number in self.items.most_common()
+            ),
+            problems=tuple(self.problems),
+            notes=tuple(notes),
+        )

@@ -1,14 +1,15 @@
-"""What makes a Parquet file an index: GeoParquet 1.1 with a bbox covering, and the ``xchip`` metadata."""
+"""Format of index files: GeoParquet 1.1 with a bbox covering, and the ``xchip`` metadata."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from xchip.core.reduce import FRACTIONS
+from xchip.core.types import BBox, PathLike
 from xchip.core.version import VERSION
 from xchip.indexing.rows import EDGES
 
@@ -22,38 +23,38 @@ SCHEMA_VERSION = "1.0"
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 """Fields of the bbox column."""
 
-# Columns whose values are seldom the same in two rows, so that a dictionary of them would be as long as they are.
-_SELDOM_TWICE = {"chip_id", "chipid", *FRACTIONS, "cloud_cover_percentage", "geometry", "bbox"}
-# Arrow's own copy of the schema would hide key-value metadata that are added after it from readers of a folder.
+# Columns with mostly distinct values: a dictionary would be as long as the column.
+_DISTINCT = {"chip_id", "chipid", *FRACTIONS, "cloud_cover_percentage", "geometry", "bbox"}
+# Arrow's copy of the schema would hide key-value metadata that are added later from readers of a folder.
 _WRITER: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "store_schema": False}
 TYPES = {3: "Polygon", 6: "MultiPolygon"}
-"""The types that a footprint has, by WKB's number, which is shapely's too."""
+"""Types of footprints, by their number in WKB and in shapely."""
 
 
-def open_writer(target: Any, columns: pa.Schema) -> pq.ParquetWriter:
-    """A writer of an index file; whoever writes adds `Facts.metadata` before it is closed."""
+def open_writer(target: PathLike | IO[bytes], columns: pa.Schema) -> pq.ParquetWriter:
+    """Open a writer of an index file; the caller adds `Facts.metadata` before closing it."""
     import pyarrow.parquet as pq
 
-    repeated = [name for name in columns.names if name not in _SELDOM_TWICE]
+    repeated = [name for name in columns.names if name not in _DISTINCT]
     return pq.ParquetWriter(target, columns, use_dictionary=repeated, **_WRITER)
 
 
 def bbox_type() -> pa.DataType:
-    """Type of the column ``bbox``."""
+    """Return the type of the column ``bbox``."""
     import pyarrow as pa
 
     return pa.struct([(side, pa.float64()) for side in SIDES])
 
 
 def bbox_column(bounds: np.ndarray) -> pa.StructArray:
-    """The column ``bbox`` from (4, rows) sides."""
+    """Make the column ``bbox`` from (4, rows) sides."""
     import pyarrow as pa
 
     return pa.StructArray.from_arrays([pa.array(np.ascontiguousarray(side)) for side in bounds], names=list(SIDES))
 
 
 def sides_of(boxes: pa.ChunkedArray) -> np.ndarray:
-    """The column ``bbox`` as float64 (4, rows); NaN for none."""
+    """Return the column ``bbox`` as float64 (4, rows); NaN for null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -61,48 +62,46 @@ def sides_of(boxes: pa.ChunkedArray) -> np.ndarray:
 
 
 def wkb_types(geometry: pa.ChunkedArray) -> np.ndarray:
-    """WKB's number of the type of each geometry that there is, from its first bytes: int64 (rows that are not null,)."""
+    """Read the WKB number of each geometry's type from its first bytes: int64 (rows that are not null,)."""
     import pyarrow as pa
 
-    found = []
+    types = []
     for chunk in filter(len, geometry.drop_null().chunks):
         _, offsets, data = chunk.cast(pa.large_binary()).buffers()
         starts = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk)]
         content = np.frombuffer(data, np.uint8)
         little = content[starts] == 1
         # The number is the 32 bits after the byte order; three dimensions add a thousand, or a flag in the upper half.
-        low, high = (
-            np.where(little, content[starts + 1], content[starts + 4]),
-            np.where(little, content[starts + 2], content[starts + 3]),
-        )
-        found.append((low + 256 * high.astype(np.int64)) % 1000)
-    return np.concatenate([np.zeros(0, np.int64), *found])
+        low = np.where(little, content[starts + 1], content[starts + 4])
+        high = np.where(little, content[starts + 2], content[starts + 3])
+        types.append((low + 256 * high.astype(np.int64)) % 1000)
+    return np.concatenate([np.zeros(0, np.int64), *types])
 
 
 class Facts:
-    """What a file's metadata say, gathered as its rows go by."""
+    """Facts for a file's metadata, collected while its rows are written."""
 
-    def __init__(self, options: Any = None) -> None:
+    def __init__(self, options: str | None = None) -> None:
         self.options = options
         self.grids: dict[str, dict[str, Any]] = {}
-        self._bounds: list[tuple[float, ...]] = []
+        self._bounds: list[BBox] = []
         self._types: set[str] = set()
 
     def add(self, bounds: np.ndarray, types: Iterable[int]) -> None:
-        """Bounds (4, rows) of geometries, NaN for an empty one, and the types that occur, as numbers of WKB and of shapely."""
-        known = bounds[:, np.isfinite(bounds).all(axis=0)]
-        if known.size:
-            self._bounds.append((*known[:2].min(axis=1).tolist(), *known[2:].max(axis=1).tolist()))
+        """Add bounds (4, rows) of geometries, NaN for an empty one, and the numbers of the types that occur."""
+        finite = bounds[:, np.isfinite(bounds).all(axis=0)]
+        if finite.size:
+            self._bounds.append((*finite[:2].min(axis=1).tolist(), *finite[2:].max(axis=1).tolist()))
         self._types |= {TYPES[number] for number in types}
 
-    def add_grids(self, table: pa.Table, options: Any) -> None:
-        """The sensors and grids of the rows; ``options`` are those of the frame that they come from, if it has any."""
+    def add_grids(self, table: pa.Table, options: str | None) -> None:
+        """Add the sensors and grids of the rows; ``options`` are the grid options of their frame, if it has any."""
         self.options = options or self.options
         for entry in grids_of_rows(table, self.options):
             self.grids.setdefault(json.dumps(entry, sort_keys=True), entry)
 
     def metadata(self, schema: str, more: dict[str, Any]) -> dict[str, str]:
-        """Key-value metadata of a file; ``more`` joins its ``xchip`` metadata."""
+        """Return the key-value metadata of a file; ``more`` is added to its ``xchip`` metadata."""
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(self._types),
@@ -119,8 +118,8 @@ class Facts:
         return {"geo": json.dumps(geo), **({"xchip": json.dumps(xchip)} if schema == "xchip" else {})}
 
 
-def grids_of_rows(table: pa.Table, options: Any) -> Iterator[dict[str, Any]]:
-    """Sensor and grid of each item. CRS, resolution and phase say which scenes share cells under anchor="crs"."""
+def grids_of_rows(table: pa.Table, options: str | None) -> Iterator[dict[str, Any]]:
+    """Yield sensor and grid of each item. Scenes of equal CRS, resolution and phase share cells under anchor="crs"."""
     import pyarrow.compute as pc
 
     from xchip.core.grid import ChipGrid, PixelGrid

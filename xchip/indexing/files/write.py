@@ -1,4 +1,4 @@
-"""Indexes in files: GeoParquet 1.1 with a bbox covering, and what xchip adds to it."""
+"""Write indexes: GeoParquet 1.1 with a bbox covering, and xchip's metadata."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from xchip.core.grid import ChipGrid
 from xchip.core.reduce import FRACTIONS
+from xchip.core.types import BBox, PathLike
 from xchip.indexing.files.geoparquet import Facts, bbox_column, open_writer
-from xchip.indexing.files.partitions import compute_parts, frames_of
+from xchip.indexing.files.partitions import Index, Part, compute_parts, frames_of
 from xchip.indexing.rows import (
     COLUMNS,
     EDGES,
@@ -24,35 +25,41 @@ from xchip.indexing.rows import (
     INTEGERS,
     KEPT_CHIPS,
     STRINGS,
+    ArrowColumn,
     IndexRows,
     IndexSource,
+    arrow_column,
     footprints,
     options_text,
 )
+from xchip.indexing.stacchip.tables.to_stacchip import stacchip_columns
 
 if TYPE_CHECKING:
     import geopandas
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 SCHEMAS = ("xchip", "stacchip")
 
 PART = "part-{:06d}.parquet"
 PARTS = re.compile(r"part-\d+(-[0-9a-f]+)?\.parquet")
-"""Names of the files of an index in a folder: those written here, and those of a merged one."""
+"""Names of the files of an index in a folder: those that `write_index` writes, and those of a merged index."""
+
+Frames: TypeAlias = Iterable[Part]
 
 
-def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchip") -> str:
+def write_index(index: Index, path: PathLike, *, schema: str = "xchip") -> str:
     """Write an index as GeoParquet.
 
     Parameters
     ----------
     index
-        A geopandas or dask-geopandas frame with the index's columns; more columns are kept. A lazy one is computed here, one
-        task a partition, on the connected Dask cluster if there is one; rows never gather in one place.
+        A geopandas or dask-geopandas frame with the index's columns; other columns are kept. A lazy frame is computed, one task
+        per partition, on the connected Dask cluster if there is one; no process holds all rows.
     path
-        ``*.parquet`` for one file, else a folder that gets a file a partition. Local, or a URL that fsspec opens. A file
-        appears whole or not at all. An index that is there already is replaced once the new one is complete.
+        ``*.parquet`` for one file, else a folder with one file per partition. A local path, or a URL that fsspec opens. Each
+        file is written completely or not at all. An existing index is replaced once the new one is complete.
     schema
         "xchip", or "stacchip" for the columns of stacchip's tables.
 
@@ -64,9 +71,9 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
     Raises
     ------
     ValueError
-        If the index's columns are missing, for an unknown schema, or if the path ends like a file of another format.
+        If columns of the index are missing, if ``schema`` is unknown, or if ``path`` ends like a file of another format.
     FileExistsError
-        If the folder holds Parquet files that are no index parts.
+        If the folder has Parquet files that are not parts of an index.
 
     Examples
     --------
@@ -84,12 +91,9 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
         raise ValueError(f"not an index: the columns {missing} are missing")
     text = os.fspath(path)
     if text.lower().endswith(_OTHER_FILES):
-        raise ValueError(f"an index is one file *.parquet or a folder of them, got {text!r}")
+        raise ValueError(f"path must be one file *.parquet or a folder of such files, got {text!r}")
     target: _Target = _RemoteTarget(text) if "://" in text else _LocalTarget(text)
-    if isinstance(index, IndexSource):
-        options: Any = index.options
-    else:
-        options = getattr(index, "_meta", index).attrs.get(GRID_ATTRIBUTE)
+    options = index.options if isinstance(index, IndexSource) else getattr(index, "_meta", index).attrs.get(GRID_ATTRIBUTE)
     if text.endswith(".parquet"):
         target.write_one(index, schema, options)
     else:
@@ -98,16 +102,16 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
 
 
 _OTHER_FILES = (".csv", ".feather", ".fgb", ".geojson", ".geoparquet", ".gpkg", ".json", ".pq", ".shp")
-"""Ends of names that nobody gives a folder."""
+"""Suffixes of files, so a path that ends like this is a mistake and not a folder."""
 
 
 class _LocalTarget:
-    """A path on this machine's disks."""
+    """A path on a local disk."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
-    def write_one(self, index: Any, schema: str, options: Any) -> None:
+    def write_one(self, index: Index, schema: str, options: str | None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
         try:
@@ -116,14 +120,14 @@ class _LocalTarget:
         finally:
             aside.unlink(missing_ok=True)
 
-    def write_many(self, index: Any, schema: str, options: Any) -> None:
+    def write_many(self, index: Index, schema: str, options: str | None) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         old = sorted(self.path.glob("*.parquet"))
         _check_parts([part.name for part in old], self.path)
         aside = self.path / f".{secrets.token_hex(4)}.tmp"
         aside.mkdir()
         try:
-            names = compute_parts(index, _LocalWriter(str(aside), schema, options))
+            names = compute_parts(index, partial(_write_part, str(aside), schema, options))
             for name in names:
                 os.replace(aside / name, self.path / name)
             for part in old:
@@ -133,55 +137,43 @@ class _LocalTarget:
             shutil.rmtree(aside)
 
 
-class _LocalWriter:
-    """Writes part ``number`` into a folder."""
-
-    def __init__(self, folder: str, schema: str, options: Any) -> None:
-        self.folder, self.schema, self.options = folder, schema, options
-
-    def __call__(self, frame: geopandas.GeoDataFrame, number: int) -> str:
-        name = PART.format(number)
-        _write_file([frame], Path(self.folder) / name, self.schema, self.options)
-        return name
+def _write_part(folder: str, schema: str, options: str | None, frame: Part, number: int) -> str:
+    name = PART.format(number)
+    _write_file([frame], Path(folder) / name, schema, options)
+    return name
 
 
 class _RemoteTarget:
-    """A URL: each file is one put, so it appears whole or not at all."""
+    """A URL: one put writes a file, so it appears complete or not at all."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
-    def write_one(self, index: Any, schema: str, options: Any) -> None:
+    def write_one(self, index: Index, schema: str, options: str | None) -> None:
         _put(self.url, frames_of(index), schema, options)
 
-    def write_many(self, index: Any, schema: str, options: Any) -> None:
+    def write_many(self, index: Index, schema: str, options: str | None) -> None:
         import fsspec
 
         fs, folder = fsspec.core.url_to_fs(self.url)
         old = [name.rsplit("/", 1)[-1] for name in (fs.ls(folder, detail=False) if fs.exists(folder) else [])]
         old = [name for name in old if name.endswith(".parquet")]
         _check_parts(old, self.url)
-        names = compute_parts(index, _RemoteWriter(self.url, schema, options))
+        names = compute_parts(index, partial(_put_part, self.url, schema, options))
         for name in set(old) - set(names):
             fs.rm_file(f"{folder}/{name}")
 
 
-class _RemoteWriter:
-    """Writes part ``number`` below a URL."""
-
-    def __init__(self, url: str, schema: str, options: Any) -> None:
-        self.url, self.schema, self.options = url, schema, options
-
-    def __call__(self, frame: geopandas.GeoDataFrame, number: int) -> str:
-        name = PART.format(number)
-        _put(f"{self.url}/{name}", [frame], self.schema, self.options)
-        return name
+def _put_part(url: str, schema: str, options: str | None, frame: Part, number: int) -> str:
+    name = PART.format(number)
+    _put(f"{url}/{name}", [frame], schema, options)
+    return name
 
 
 _Target = _LocalTarget | _RemoteTarget
 
 
-def _put(url: str, frames: Any, schema: str, options: Any) -> None:
+def _put(url: str, frames: Frames, schema: str, options: str | None) -> None:
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(url)
@@ -189,13 +181,9 @@ def _put(url: str, frames: Any, schema: str, options: Any) -> None:
 
 
 def index_bytes(
-    frames: Iterable[geopandas.GeoDataFrame | IndexRows],
-    schema: str = "xchip",
-    options: Any = None,
-    *,
-    more: dict[str, Any] | None = None,
+    frames: Frames, schema: str = "xchip", options: str | None = None, *, more: dict[str, Any] | None = None
 ) -> bytes:
-    """A whole index file in memory, a row group a frame; ``more`` joins its ``xchip`` metadata."""
+    """Return an index file as bytes, with one row group per frame; ``more`` is added to its ``xchip`` metadata."""
     import io
 
     buffer = io.BytesIO()
@@ -203,17 +191,19 @@ def index_bytes(
     return buffer.getvalue()
 
 
-def _check_parts(names: Sequence[str], folder: Any) -> None:
-    strangers = [name for name in names if not PARTS.fullmatch(name)]
-    if strangers:
+def _check_parts(names: Sequence[str], folder: PathLike) -> None:
+    others = [name for name in names if not PARTS.fullmatch(name)]
+    if others:
         raise FileExistsError(
-            f"{folder} holds Parquet files that are no parts of an index, such as {strangers[0]!r}; choose another folder"
+            f"{folder} has Parquet files that are not parts of an index, such as {others[0]!r}; choose another folder"
         )
 
 
-def _write_file(frames: Any, target: Any, schema: str, options: Any, more: dict[str, Any] | None = None) -> None:
-    """One Parquet file, a row group a frame. The footer comes last: it needs what all frames hold."""
-    writer: Any = None
+def _write_file(
+    frames: Frames, target: PathLike | IO[bytes], schema: str, options: str | None, more: dict[str, Any] | None = None
+) -> None:
+    """Write one Parquet file, a row group per frame. The footer comes last because its metadata depend on all frames."""
+    writer: pq.ParquetWriter | None = None
     facts = Facts(options)
     try:
         for frame in frames:
@@ -225,6 +215,7 @@ def _write_file(frames: Any, target: Any, schema: str, options: Any, more: dict[
                 columns = table.schema
                 writer = open_writer(target, columns)
             writer.write_table(table if table.schema == columns else table.cast(columns))
+        assert writer is not None, "an index has at least one frame"
         writer.add_key_value_metadata(facts.metadata(schema, more or {}))
     finally:
         if writer is not None:
@@ -246,9 +237,9 @@ def _table_of_frame(frame: geopandas.GeoDataFrame, schema: str, facts: Facts) ->
     import pandas as pd
     import pyarrow as pa
 
-    # Columns come faster out of a plain frame than out of a geographic one.
+    # Columns come faster from a pandas frame than from a GeoDataFrame.
     plain, geometry = pd.DataFrame(frame), _geometry(np.asarray(frame.geometry.array))
-    columns = (_stacchip_columns if schema == "stacchip" else _columns)(plain)
+    columns = (stacchip_columns if schema == "stacchip" else _columns)(plain)
     table = pa.table(columns | {"geometry": geometry.wkb, "bbox": geometry.bbox})
     facts.add(geometry.bounds, np.unique(geometry.types).tolist())
     if schema == "xchip" and len(table):
@@ -257,17 +248,17 @@ def _table_of_frame(frame: geopandas.GeoDataFrame, schema: str, facts: Facts) ->
 
 
 class _Geometry(NamedTuple):
-    """Footprints as files have them."""
+    """Footprints in the form of files."""
 
     wkb: pa.Array
     bbox: pa.StructArray
     bounds: np.ndarray
     """float64 (4, rows)."""
     types: np.ndarray
-    """Numbers of WKB and of shapely: int (rows,)."""
+    """Type numbers, the same in WKB and shapely: int (rows,)."""
 
     def of(self, keep: np.ndarray) -> _Geometry:
-        """Those of some rows: bool (rows,)."""
+        """Return the footprints where ``keep``, bool (rows,), is True."""
         import pyarrow as pa
 
         mask = pa.array(keep)
@@ -282,8 +273,8 @@ def _geometry(shapes: np.ndarray) -> _Geometry:
     return _Geometry(pa.array(shapely.to_wkb(shapes), pa.binary()), bbox_column(bounds), bounds, shapely.get_type_id(shapes))
 
 
-def bounds_of(rows: IndexRows) -> tuple[float, float, float, float] | None:
-    """(west, south, east, north) of the rows' footprints; None without rows."""
+def bounds_of(rows: IndexRows) -> BBox | None:
+    """Return (west, south, east, north) of the rows' footprints; None without rows."""
     if not len(rows):
         return None
     west, south, east, north = _geometry_of_rows(rows).bounds
@@ -300,45 +291,17 @@ def _kept_geometry(grid: ChipGrid) -> _Geometry:
     return _geometry(footprints(grid))
 
 
-def _columns(frame: pd.DataFrame) -> dict[str, Any]:
-    """All but the geometry, in the schema's order and types; further columns after them."""
+def _columns(frame: pd.DataFrame) -> dict[str, ArrowColumn]:
+    """Return all columns except the geometry, in the schema's order and types; further columns after them."""
     import pyarrow as pa
 
-    # Parquet has one kind of text: Arrow's large one needs no change.
-    texts = {name: _column(frame[name], pa.large_string()) for name in (*STRINGS, "proj_code")}
-    # Taken as one array, for to take a column out of a frame costs more than to copy it.
-    numbers: dict[str, Any] = {}
+    # large_string is the type that frames have, so no conversion is needed; Parquet does not distinguish the two.
+    texts = {name: arrow_column(frame[name], pa.large_string()) for name in (*STRINGS, "proj_code")}
+    # Columns of one type come out as one array, because to take a column out of a frame costs more than to copy it.
+    numbers: dict[str, ArrowColumn] = {}
     for names, dtype in ((INTEGERS, np.int32), ((*EDGES, *FRACTIONS), np.float64)):
         block = np.asfortranarray(frame[list(names)].to_numpy(dtype))
         numbers |= {name: pa.array(block[:, position]) for position, name in enumerate(names)}
-    arrays = texts | numbers | {"datetime": _column(frame["datetime"], pa.timestamp("us", tz="UTC"))}
-    extra = {name: _column(frame[name], None) for name in frame.columns if name not in COLUMNS and name != "bbox"}
+    arrays = texts | numbers | {"datetime": arrow_column(frame["datetime"], pa.timestamp("us", tz="UTC"))}
+    extra = {name: arrow_column(frame[name], None) for name in frame.columns if name not in COLUMNS and name != "bbox"}
     return {name: arrays[name] for name in COLUMNS[:-1]} | extra
-
-
-def _column(column: Any, dtype: Any) -> Any:
-    import pyarrow as pa
-
-    array = pa.array(column.array, from_pandas=column.dtype.kind != "f")
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    return array if dtype is None or array.type == dtype else array.cast(dtype)
-
-
-def _stacchip_columns(frame: pd.DataFrame) -> dict[str, Any]:
-    """stacchip's columns, but the geometry. Its cloud share is of all pixels: cloud, shadow and defective ones."""
-    import pyarrow as pa
-
-    nodata = frame["nodata_fraction"].to_numpy()
-    masked = sum(frame[f"{name}_fraction"].to_numpy() for name in ("cloud", "shadow", "defective"))
-    cloudy = np.where(nodata == 1, 0.0, np.nan_to_num(masked) * (1 - nodata))
-    return {
-        "chipid": _column(frame["chip_id"], pa.string()),
-        "platform": _column(frame["sensor"], pa.string()),
-        "item": _column(frame["item_id"], pa.string()),
-        "date": pa.array(frame["datetime"].dt.date, pa.date32(), from_pandas=True),
-        "chip_index_x": _column(frame["chip_index_x"], pa.int64()),
-        "chip_index_y": _column(frame["chip_index_y"], pa.int64()),
-        "cloud_cover_percentage": pa.array(cloudy),
-        "nodata_percentage": pa.array(nodata),
-    }

@@ -1,4 +1,4 @@
-"""The files of an index: of an archive, a folder, a bucket, or one by one."""
+"""List the files of an index: an archive, a folder, a bucket, or a single file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xchip.core.types import PathLike
 from xchip.indexing.archive.layout import INDEX, LEDGER, MANIFEST
 from xchip.indexing.archive.ledger import parameters_of
 from xchip.indexing.archive.manifest import parts_of
@@ -32,37 +33,37 @@ class Listing:
     sizes: list[int | None]
     """Bytes of each, where known."""
     parts: pa.Table | None = None
-    """What the manifest of an archive says of each; None where nobody but the files tells."""
+    """Rows of the archive's manifest, one per file; None if the files are not parts of an archive."""
     options: str | None = None
-    """The grid options that all share, as JSON, where that is known without opening them."""
+    """The grid options that all files share, as JSON; None if unknown before the files are opened."""
 
     def pieces(self) -> list[Piece]:
-        """The files as a reader takes them."""
+        """Return the files as pieces to read."""
         return [Piece(path, size) for path, size in zip(self.paths, self.sizes, strict=True)]
 
     def holding(self, query: Query) -> Listing:
-        """Only the files that may hold rows of the answer, as far as the manifest tells."""
+        """Return the listing with only the files that can hold rows of the answer, according to the manifest."""
         if self.parts is None:
             return self
         kept = self.rows > 0
         if query.boxes is not None:
-            kept &= query.near(self.bounds)
+            kept &= query.bounds_touch(self.bounds)
         if kept.any():
             kept[kept] = query.may_hold(self.parts.filter(kept))
         if kept.all():
             return self
-        chosen = np.flatnonzero(kept).tolist()
-        paths, sizes = [self.paths[number] for number in chosen], [self.sizes[number] for number in chosen]
+        numbers = np.flatnonzero(kept).tolist()
+        paths, sizes = [self.paths[number] for number in numbers], [self.sizes[number] for number in numbers]
         return Listing(paths, sizes, self.parts.filter(kept), self.options)
 
     @property
     def extra(self) -> pa.Schema:
-        """Columns beyond the index's own that parts of an archive may have, by their sensors."""
+        """Columns beyond the index's own that parts of an archive can have, given their sensors."""
         import pyarrow as pa
 
         assert self.parts is not None
-        used = [find(name) for name in self.parts["sensor"].unique().to_pylist() if name in names()]
-        offsets = any(profile.baseline_offset is not None for profile in used)
+        profiles = [find(name) for name in self.parts["sensor"].unique().to_pylist() if name in names()]
+        offsets = any(profile.baseline_offset is not None for profile in profiles)
         return pa.schema([(BOA_OFFSET, pa.float64())] if offsets else [])
 
     @property
@@ -73,25 +74,25 @@ class Listing:
 
     @property
     def bounds(self) -> np.ndarray:
-        """(west, south, east, north) of each file's footprints: float64 (n, 4); NaN without any."""
+        """(west, south, east, north) of each file's footprints: float64 (n, 4); NaN without footprints."""
         assert self.parts is not None
         return np.column_stack([self.parts[side].to_numpy() for side in ("xmin", "ymin", "xmax", "ymax")])
 
 
-def list_files(path: str | os.PathLike[str], storage: StorageOptions) -> Listing:
-    """The files of an index.
+def list_files(path: PathLike, storage: StorageOptions) -> Listing:
+    """List the files of an index.
 
-    An archive is known by its manifest or its ledger; its ``index`` folder, and folders in that, are found in its manifest. Of
-    any other folder all ``*.parquet`` files are taken, of one with a folder ``index`` those in there.
+    A folder with a manifest or a ledger is an archive; the manifest also lists its ``index`` folder, and folders in that. Of
+    any other folder the list has all ``*.parquet`` files, or those in its folder ``index`` if there is one.
 
     Raises
     ------
     FileNotFoundError
-        If nothing is there.
+        If ``path`` does not exist.
     OSError
         If it can't be reached.
     ValueError
-        If it holds no index.
+        If it has no index.
     """
     text = os.fspath(path)
     text = text if "://" in text else os.path.abspath(text)
@@ -101,21 +102,22 @@ def list_files(path: str | os.PathLike[str], storage: StorageOptions) -> Listing
 
 def _files(text: str, store: Store) -> Listing:
     if not text.endswith(".parquet"):
-        found = _archive(store, "")
-        if found is None and f"/{INDEX}/" in f"{text}/":
+        listing = _archive(store, "")
+        if listing is None and f"/{INDEX}/" in f"{text}/":
             root, _, below = f"{text.rstrip('/')}/".rpartition(f"/{INDEX}/")
-            found = _archive(Store(root, store.storage), f"{INDEX}/{below}")
-        if found is not None:
-            return found
+            listing = _archive(Store(root, store.storage), f"{INDEX}/{below}")
+        if listing is not None:
+            return listing
     fs, inner = store.filesystem()
     try:
-        facts = fs.info(inner)
+        info = fs.info(inner)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"there is nothing at {text!r}; an index is a Parquet file, a folder of them, or an archive that build_index made"
+            f"no index at {text!r}: the path does not exist; an index is a Parquet file, a folder of such files, or an archive "
+            "that build_index made"
         ) from None
-    if facts["type"] == "file":
-        return Listing([store.path()], [facts.get("size")])
+    if info["type"] == "file":
+        return Listing([store.path()], [info.get("size")])
     folder = INDEX if store.exists(INDEX) else ""
     files = [
         entry
@@ -123,12 +125,12 @@ def _files(text: str, store: Store) -> Listing:
         if entry.name.endswith(".parquet") and not any(name.startswith(".") for name in entry.name.split("/"))
     ]
     if not files:
-        raise ValueError(f"there is no index at {text!r}: no *.parquet file in {store.path(folder)!r}")
+        raise ValueError(f"no index at {text!r}: there are no *.parquet files in {store.path(folder)!r}")
     return Listing([store.path(entry.name) for entry in files], [entry.size for entry in files])
 
 
 def _archive(store: Store, folder: str) -> Listing | None:
-    """The parts of an archive that lie in ``folder``; None if it is no archive, or has nothing there."""
+    """List the parts of an archive that lie in ``folder``; None if ``store`` is not an archive, or ``folder`` is empty."""
     import pyarrow.compute as pc
 
     if not (store.exists(MANIFEST) or store.exists(LEDGER)):
@@ -139,7 +141,7 @@ def _archive(store: Store, folder: str) -> Listing | None:
     if not len(parts):
         if folder:
             return None
-        raise ValueError(f"the archive {store.path()!r} has no parts yet; `xchip status` tells what failed, and why")
+        raise ValueError(f"the archive {store.path()!r} has no parts yet; run `xchip status` to see what failed, and why")
     prefix = store.path() + "/"
     paths = [prefix + name for name in parts["path"].to_pylist()]
     return Listing(paths, parts["size"].to_pylist(), parts, options_text(parameters_of(store) or {}))

@@ -1,4 +1,4 @@
-"""Indexes in: `open_index` and `read_index`, which read only the files and row groups that can hold rows of the answer."""
+"""Read an index: `open_index` and `read_index` read only the files and row groups that can hold matching rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from xchip.core.deprecation import warn_deprecated
+from xchip.core.types import BBox, Filters, Frame, IndexLike, PathLike
 from xchip.indexing.opening import schema as form
 from xchip.indexing.opening.listing import Listing, list_files
 from xchip.indexing.opening.query import Query, make_query
 from xchip.indexing.opening.scan import READERS, Piece, Rows, Surveyed, open_file, read_pieces, survey, union
 from xchip.indexing.rows import GRID_ATTRIBUTE, frame_of
+from xchip.indexing.stacchip.tables.from_stacchip import StacchipOptions
 from xchip.io.storage import StorageOptions
 
 if TYPE_CHECKING:
@@ -26,61 +29,57 @@ if TYPE_CHECKING:
     import geopandas
     import pandas as pd
     import pyarrow as pa
+    import shapely
 
 PARTITION_ROWS = 250_000
-"""Rows of a partition: some 100 MB in memory."""
+"""Rows of a partition: about 100 MB in memory."""
 PARTITION_FILES = 300
-"""Files of a partition at most: each costs a request or more."""
-
-Path = str | os.PathLike[str]
+"""Largest number of files in a partition: each costs at least one request."""
 
 
 def read_index(
-    path: Path | Sequence[Path],
-    bbox: Sequence[float] | None = None,
-    filters: Any = None,
+    path: PathLike | Sequence[PathLike],
+    bbox: BBox | None = None,
+    filters: Filters | None = None,
     *,
     storage: StorageOptions | None = None,
-    chip_size: int = 256,
+    chip_size: int | None = None,
     items_root: str | None = None,
 ) -> geopandas.GeoDataFrame:
-    """Read an index into memory, or the part of it that lies in a box and meets conditions.
+    """Read an index into memory, or only the rows that lie in a box and meet conditions.
 
-    Only files and row groups that can hold such rows are read: by the archive's manifest, then by the statistics in each file.
+    The archive's manifest, then the statistics in each file, decide which files and row groups are read.
 
     Parameters
     ----------
     path
         An archive, a folder of index files, one ``*.parquet`` file, or a list of these; a local path, or a URL that fsspec opens.
-        Tables of stacchip are read too: a file, a folder, or the bucket that its processors filled.
+        Tables of stacchip are recognised: a file, a folder, or the bucket that its processors filled. See
+        `xchip.stacchip.read_index`.
     bbox
         (west, south, east, north) in degrees; west > east crosses the antimeridian. Rows are kept whose footprint touches it.
     filters
         ``[(column, operator, value), ...]``, all of which must hold; a list of such lists, one of which must hold; or an
         expression of ``pyarrow.compute``. Operators: =, ==, !=, <, <=, >, >=, in, not in. A missing number passes no comparison
-        but !=: ``("cloud_fraction", "<=", 0.1)`` drops chips without valid pixels. Times may be strings; without a zone they
-        are UTC. A list finds the right files sooner than an expression does.
+        but !=: ``("cloud_fraction", "<=", 0.1)`` drops chips without valid pixels. Times can be strings; without a time zone
+        they are UTC. A list finds the right files sooner than an expression does.
     storage
         How to reach a bucket.
-    chip_size
-        Pixels of a chip in stacchip's tables, which do not tell. What else they don't tell is null or NaN; their date is taken as
-        midnight UTC, and ``cloud_fraction`` is their share of cloud, shadow and defective pixels, made one of the valid pixels.
-    items_root
-        Folder or bucket with the items of stacchip's tables, where its processors put them: ``<platform>/<item>/stac_item.json``.
-        Merged tables do not tell it.
+    chip_size, items_root
+        Deprecated: use `xchip.stacchip.read_index`.
 
     Returns
     -------
     geopandas.GeoDataFrame
-        The columns of an index in their types, whatever wrote the files; then any others. ``item_href`` of an archive's
-        part is made absolute; elsewhere it stays as it was written.
+        The columns of an index in their types, whichever program wrote the files; then any others. ``item_href`` of an
+        archive's part is made absolute; elsewhere it stays as it was written.
 
     Raises
     ------
     FileNotFoundError
-        If nothing is there.
+        If ``path`` does not exist.
     ValueError
-        If it is no index, and for a box or filters that make no sense.
+        If ``path`` is not an index, or if ``bbox`` or ``filters`` are not valid.
 
     Examples
     --------
@@ -92,30 +91,39 @@ def read_index(
     >>> rows.chip_id.tolist()
     ['scene-0-0', 'scene-2-0', 'scene-0-1', 'scene-2-1']
     """
-    own = {"chip_size": _checked_size(chip_size), "items_root": items_root}
-    return as_frame(_read(path, bbox, filters, storage=storage or StorageOptions(), **own))
+    if chip_size is not None or items_root is not None:
+        warn_deprecated(
+            "read_index(chip_size=, items_root=)", instead="xchip.stacchip.read_index()", since="0.1", removed_in="0.2"
+        )
+    stacchip = StacchipOptions(256 if chip_size is None else chip_size, items_root)
+    return as_frame(read_rows(path, bbox, filters, storage=storage, stacchip=stacchip))
 
 
 def open_index(
-    path: Path | Sequence[Path],
-    bbox: Sequence[float] | None = None,
-    filters: Any = None,
+    path: PathLike | Sequence[PathLike],
+    bbox: BBox | None = None,
+    filters: Filters | None = None,
     *,
     storage: StorageOptions | None = None,
-    chip_size: int = 256,
+    chip_size: int | None = None,
     items_root: str | None = None,
 ) -> dask_geopandas.GeoDataFrame:
-    """Open an index lazily, or the part of it that lies in a box and meets conditions.
+    """Open an index lazily, or only the rows that lie in a box and meet conditions.
 
-    Parameters and errors are those of `read_index`. Of an archive the manifest is read here and no part; of other files the
-    footers are.
+    Parameters and errors are those of `read_index`. This call reads the manifest of an archive and none of its parts; of other
+    files it reads the footers.
+
+    Parameters
+    ----------
+    chip_size, items_root
+        Deprecated: use `xchip.stacchip.open_index`.
 
     Returns
     -------
     dask_geopandas.GeoDataFrame
-        Columns as `read_index` gives them. A partition is some files, or some row groups of a large one, of about 250,000
-        rows in all before they are chosen. ``spatial_partitions`` are known: the bounds of the files or row groups. Without
-        matching files it has one partition and no rows.
+        Columns as `read_index` gives them. A partition is some files, or some row groups of a large one: about 250,000
+        rows before the box and the conditions apply. ``spatial_partitions`` are the bounds of the files or row groups. Without
+        matching files the frame has one partition and no rows.
 
     Examples
     --------
@@ -127,14 +135,29 @@ def open_index(
     ...     len(index)
     6
     """
+    if chip_size is not None or items_root is not None:
+        warn_deprecated(
+            "open_index(chip_size=, items_root=)", instead="xchip.stacchip.open_index()", since="0.1", removed_in="0.2"
+        )
+    stacchip = StacchipOptions(256 if chip_size is None else chip_size, items_root)
+    return lazy_frame(path, bbox, filters, storage=storage, stacchip=stacchip)
+
+
+def lazy_frame(
+    path: PathLike | Sequence[PathLike],
+    bbox: BBox | None,
+    filters: Filters | None,
+    *,
+    storage: StorageOptions | None,
+    stacchip: StacchipOptions,
+) -> dask_geopandas.GeoDataFrame:
+    """Open an index lazily, as `open_index` does."""
     import dask.dataframe as dd
     import dask_geopandas  # noqa: F401  makes dask build its own kind of frame
     import geopandas
     import pyarrow as pa
 
-    storage = storage or StorageOptions()
-    own = {"chip_size": _checked_size(chip_size), "items_root": items_root}
-    listings, query = _planned(path, bbox, filters, storage=storage, **own)
+    listings, query = _planned(path, bbox, filters, storage=storage, stacchip=stacchip)
     partitions: list[_Partition] = []
     columns, options = [query.schema], set[str | None]()
     for listing in listings:
@@ -142,13 +165,13 @@ def open_index(
             options.add(listing.options)
             partitions += _of_manifest(listing)
             continue
-        found: list[Surveyed] = []
+        groups: list[Surveyed] = []
         with ThreadPoolExecutor(READERS) as pool:
             for pieces, extra, grids in pool.map(partial(survey, query=query, rows=PARTITION_ROWS), listing.pieces()):
-                found += pieces
+                groups += pieces
                 columns.append(extra)
                 options |= grids
-        partitions += _of_surveyed(found)
+        partitions += _of_surveyed(groups)
     query = replace(query, schema=pa.unify_schemas(columns, promote_options="permissive"))
     partitions = partitions or [_partition([], np.empty((0, 4)))]
     meta = as_frame(Rows(query.schema.empty_table(), frozenset(options)))
@@ -158,71 +181,80 @@ def open_index(
     return frame
 
 
-def rows_of(index: Any, columns: Sequence[str] | None = None, *, storage: StorageOptions | None = None) -> pd.DataFrame:
-    """The rows of whatever callers pass as ``index``, in memory.
+def rows_of(index: IndexLike, columns: Sequence[str] | None = None, *, storage: StorageOptions | None = None) -> pd.DataFrame:
+    """Return the rows of an index, in memory: a GeoDataFrame if the geometry is among ``columns`` and the source has one.
 
-    Parameters
-    ----------
-    index
-        A path or a list of paths, as for `read_index`; a geopandas or pandas frame; a dask frame, which is computed; or a
-        pyarrow Table.
-    columns
-        Which columns to give; of files only these are converted. All by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A GeoDataFrame where the geometry is among the columns and the source had one.
-
-    Raises
-    ------
-    ValueError
-        If a column is not there.
+    ``index`` is a path or a list of paths, as for `read_index`; a geopandas or pandas frame; a dask frame, which is computed; or
+    a pyarrow Table. Of files only ``columns`` are converted. Raises ValueError if a column does not exist.
     """
+    import pyarrow as pa
+
     if isinstance(index, str | os.PathLike | list | tuple):
-        return as_frame(_read(index, None, None, columns, storage=storage or StorageOptions()))
-    known = column_names(index)
-    missing = [name for name in columns or () if name not in known]
+        return as_frame(read_rows(index, columns=columns, storage=storage))
+    names, table = column_names(index), cast("Frame", index)
+    missing = [name for name in columns or () if name not in names]
     if missing:
-        raise ValueError(f"the index has no columns {missing}; it has {known}")
-    return frame_of(
-        index if columns is None else index.select(list(columns)) if hasattr(index, "select") else index[list(columns)]
-    )
+        raise ValueError(f"the index has no columns {missing}; it has {names}")
+    if columns is not None:
+        names = list(columns)
+        table = cast("pa.Table", table).select(names) if isinstance(table, pa.Table) else table[names]
+    return frame_of(table)
 
 
-def column_names(index: Any, *, storage: StorageOptions | None = None) -> list[str]:
-    """Names of the columns of whatever callers pass as ``index``, without its rows; see `rows_of`."""
+def column_names(index: IndexLike, *, storage: StorageOptions | None = None) -> list[str]:
+    """Return the names of an index's columns without reading its rows; ``index`` is as for `rows_of`."""
     if not isinstance(index, str | os.PathLike | list | tuple):
-        return [str(name) for name in (index.column_names if hasattr(index, "column_names") else index.columns)]
+        table = cast("Frame", index)
+        return [str(name) for name in (table.columns if hasattr(table, "dtypes") else table.column_names)]
     storage = storage or StorageOptions()
-    paths = [index] if isinstance(index, str | os.PathLike) else index
-    extra = _extra_of([list_files(each, storage) for each in paths], storage)
+    extra = _extra_columns([list_files(path, storage) for path in _paths(index)], storage)
     return list(dict.fromkeys([*form.arrow_schema().names, *extra.names]))
 
 
-def _read(path: Any, bbox: Any, filters: Any, columns: Any = None, **options: Any) -> Rows:
-    listings, query = _planned(path, bbox, filters, columns, **options)
+def read_rows(
+    path: PathLike | Sequence[PathLike],
+    bbox: BBox | None = None,
+    filters: Filters | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    storage: StorageOptions | None = None,
+    stacchip: StacchipOptions | None = None,
+) -> Rows:
+    """Read the matching rows of an index; parameters are those of `read_index` and `rows_of`."""
+    listings, query = _planned(path, bbox, filters, columns, storage=storage, stacchip=stacchip)
     return read_pieces([piece for listing in listings for piece in listing.pieces()], query)
 
 
+def _paths(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    return [path] if isinstance(path, str | os.PathLike) else list(path)
+
+
 def _planned(
-    path: Any, bbox: Any, filters: Any, columns: Any = None, *, storage: StorageOptions, **options: Any
+    path: PathLike | Sequence[PathLike],
+    bbox: BBox | None,
+    filters: Filters | None,
+    columns: Sequence[str] | None = None,
+    *,
+    storage: StorageOptions | None,
+    stacchip: StacchipOptions | None,
 ) -> tuple[list[Listing], Query]:
-    """The files that may hold rows of the answer, and the query, checked."""
+    """Check the query, and list the files that can hold matching rows."""
     import pyarrow as pa
 
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    storage = storage or StorageOptions()
+    paths = _paths(path)
     if not paths:
         raise ValueError("no index given: the list of paths is empty")
-    listings = [list_files(each, storage) for each in paths]
-    query = make_query(bbox, filters, columns, extra=partial(_extra_of, listings, storage), storage=storage, **options)
+    listings = [list_files(path, storage) for path in paths]
+    extra = partial(_extra_columns, listings, storage)
+    query = make_query(bbox, filters, columns, extra=extra, storage=storage, stacchip=stacchip)
     listings = [listing.holding(query) for listing in listings]
-    told = [listing.extra for listing in listings if listing.parts is not None]
-    return listings, replace(query, schema=pa.unify_schemas([query.schema, *told]))
+    listed = [listing.extra for listing in listings if listing.parts is not None]
+    return listings, replace(query, schema=pa.unify_schemas([query.schema, *listed]))
 
 
-def _extra_of(listings: Sequence[Listing], storage: StorageOptions) -> pa.Schema:
-    """Columns beyond the index's own: by the manifest, or the first file, whose columns the others have."""
+def _extra_columns(listings: Sequence[Listing], storage: StorageOptions) -> pa.Schema:
+    """Columns beyond the index's own: from the manifest, or from the first file, because all files have the same."""
     import pyarrow as pa
 
     schemas = [
@@ -234,24 +266,18 @@ def _extra_of(listings: Sequence[Listing], storage: StorageOptions) -> pa.Schema
     return pa.unify_schemas(schemas, promote_options="permissive")
 
 
-def _checked_size(chip_size: Any) -> int:
-    if not isinstance(chip_size, int) or chip_size < 1:
-        raise ValueError(f"chip_size is a number of pixels, at least 1, got {chip_size!r}")
-    return chip_size
-
-
 # --- partitions -------------------------------------------------------------------------------------------------------
 
 
 class _Partition(NamedTuple):
     files: bytes
-    """Its pieces, packed: those of a million parts would make a graph of hundreds of megabytes."""
-    outline: Any
-    """A shapely box around its footprints; an empty polygon if it has none."""
+    """Its pieces as compressed JSON: the pieces of a million parts would make a graph of hundreds of megabytes."""
+    outline: shapely.Polygon
+    """A box around its footprints; empty if it has none."""
 
 
-def _partition(pieces: Sequence[tuple[Any, ...]], bounds: np.ndarray, mark: str = "") -> _Partition:
-    """``mark`` tells the pieces from others of the same names, so that Dask does."""
+def _partition(pieces: Sequence[tuple[object, ...]], bounds: np.ndarray, mark: str = "") -> _Partition:
+    """``mark`` makes Dask's keys differ where pieces of equal names have other content."""
     import shapely
 
     packed = zlib.compress(json.dumps([mark, pieces], separators=(",", ":")).encode(), 1)
@@ -260,7 +286,7 @@ def _partition(pieces: Sequence[tuple[Any, ...]], bounds: np.ndarray, mark: str 
 
 
 def _read_partition(files: bytes, query: Query) -> geopandas.GeoDataFrame:
-    """The task of a partition."""
+    """Run the task of a partition."""
     _, pieces = json.loads(zlib.decompress(files))
     return as_frame(read_pieces([Piece(*piece) for piece in pieces], query))
 
@@ -274,20 +300,20 @@ def _of_manifest(listing: Listing) -> Iterator[_Partition]:
         yield _partition(pieces, bounds[start:stop], mark)
 
 
-def _of_surveyed(found: Sequence[Surveyed]) -> Iterator[_Partition]:
-    for start, stop in _grouped([surveyed.rows for surveyed in found]):
-        some = found[start:stop]
-        yield _partition([surveyed.piece for surveyed in some], np.array([surveyed.bounds for surveyed in some]))
+def _of_surveyed(surveyed: Sequence[Surveyed]) -> Iterator[_Partition]:
+    for start, stop in _grouped([groups.rows for groups in surveyed]):
+        members = surveyed[start:stop]
+        yield _partition([groups.piece for groups in members], np.array([groups.bounds for groups in members]))
 
 
 def _grouped(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of neighbours that make a partition together."""
-    start = held = 0
+    """Yield (start, stop) of neighbouring entries that make one partition."""
+    start = total = 0
     for number, count in enumerate(rows):
-        if number > start and (held + count > PARTITION_ROWS or number - start == PARTITION_FILES):
+        if number > start and (total + count > PARTITION_ROWS or number - start == PARTITION_FILES):
             yield start, number
-            start, held = number, 0
-        held += count
+            start, total = number, 0
+        total += count
     if rows:
         yield start, len(rows)
 
@@ -296,13 +322,13 @@ def _grouped(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def as_frame(rows: Rows) -> geopandas.GeoDataFrame:
-    """Rows as a frame with the dtypes of `xchip.index.index_frame`; pandas' own without a geometry."""
+    """Convert rows to a frame with the dtypes of `index_frame`; a pandas frame if there is no geometry."""
     import geopandas
     import pandas as pd
     import pyarrow as pa
     import shapely
 
-    columns: dict[str, Any] = {}
+    columns: dict[str, pd.api.extensions.ExtensionArray | pd.Series] = {}
     for name, column in zip(rows.table.column_names, rows.table.columns, strict=True):
         if name == "geometry":
             columns[name] = geopandas.array.GeometryArray(shapely.from_wkb(column.to_numpy()), crs="EPSG:4326")

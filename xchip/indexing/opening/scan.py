@@ -1,4 +1,4 @@
-"""Rows out of index files: of each file only the row groups that a query needs."""
+"""Read rows of index files: of each file only the row groups that a query needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,13 +17,15 @@ from xchip.io.store import reached
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+    import pyarrow.fs
 
 READERS = 8
 """Files read at once."""
 WHOLE_FILE = 1 << 20
-"""Bytes of a remote file up to which it is fetched in one request: several of them would take longer."""
+"""Remote files of at most so many bytes are fetched in one request: several requests would take longer."""
 BATCH_ROWS, BATCHES_AHEAD = 32_768, 4
-"""How much of a file is in memory before its rows are chosen."""
+"""Rows of a batch, and batches read in advance: what is in memory before rows are filtered."""
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 
@@ -35,16 +37,16 @@ class Piece(NamedTuple):
     size: int | None = None
     """Bytes of the file, where known."""
     groups: Sequence[int] | None = None
-    """None: those that the query needs, as the file's footer tells."""
+    """Row groups to read; None for those that the query needs, according to the file's footer."""
 
 
 class Surveyed(NamedTuple):
-    """Some row groups of a file that may hold rows of the answer."""
+    """Row groups of a file that can hold rows of the answer."""
 
     piece: Piece
     rows: int
     bounds: Bounds
-    """Of its footprints; NaN without any."""
+    """Bounds of its footprints; NaN without footprints."""
 
 
 class Rows(NamedTuple):
@@ -52,7 +54,7 @@ class Rows(NamedTuple):
 
     table: pa.Table
     options: frozenset[str | None]
-    """The grid options of the files that they come from."""
+    """The grid options of their files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,7 @@ class IndexFile:
     """An open file of an index."""
 
     path: str
-    fragment: Any
-    """A Parquet fragment of pyarrow.dataset."""
+    fragment: ds.ParquetFileFragment
 
     @property
     def schema(self) -> pa.Schema:
@@ -70,21 +71,21 @@ class IndexFile:
 
     @property
     def bounds(self) -> Bounds:
-        """What its metadata say of all its footprints."""
+        """Bounds of all its footprints, from its metadata."""
         bbox = form.geometry_facts(self.schema).get("bbox", WORLD)
-        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])  # of three dimensions
+        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])  # six numbers: three dimensions
         return (west, south, east, north) if west <= east else (-180.0, south, 180.0, north)
 
     def touching(self, query: Query) -> pc.Expression | None:
-        """The condition that a row's bounds touch the box; None if there is no box, or no column that tells."""
+        """Return the condition that a row's bounds touch the box; None without a box or without a column of bounds."""
         import pyarrow.compute as pc
 
         columns = form.covering(self.schema)
-        return None if columns is None else query.touches(*(pc.field(*path) for path in columns))
+        return None if columns is None or query.boxes is None else query.touches(*(pc.field(*path) for path in columns))
 
-    def needed(self, query: Query) -> Any:
-        """Its fragment with only the row groups that may hold rows of the answer, by their statistics."""
-        if not query.near(np.array([self.bounds]))[0]:
+    def needed(self, query: Query) -> ds.ParquetFileFragment:
+        """Return its fragment with only the row groups that can hold rows of the answer, according to their statistics."""
+        if not query.bounds_touch(np.array([self.bounds]))[0]:
             return self.fragment.subset(row_group_ids=[])
         fragment = self.fragment
         for condition in (self.touching(query), query.statistics_condition if self.compares_alike(query) else None):
@@ -93,23 +94,22 @@ class IndexFile:
         return fragment
 
     def compares_alike(self, query: Query) -> bool:
-        """Whether a condition means the same on the file's columns as on those of the answer."""
-        own = {field.name: form.plain_type(field.type) for field in self.schema}
-        wanted = [field for field in query.schema if field.name != "geometry"]
-        return all(own.get(field.name) == field.type for field in wanted)
+        """Return whether a condition means the same on the file's columns as on those of the answer."""
+        types = {field.name: form.plain_type(field.type) for field in self.schema}
+        return all(types.get(field.name) == field.type for field in query.schema if field.name != "geometry")
 
 
 def open_file(piece: Piece, query: Query, *, whole: bool = False) -> IndexFile:
-    """Open a file of an index; ``whole``: fetch it in one request, if it is small.
+    """Open a file of an index; ``whole`` fetches a small one in one request.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     OSError
-        If it can't be reached; it names the file.
+        If it can't be reached; the message names the file.
     ValueError
-        If it is no Parquet file, or no index.
+        If it is not a Parquet file, or not an index.
     """
     import pyarrow as pa
     import pyarrow.dataset as ds
@@ -125,8 +125,8 @@ def open_file(piece: Piece, query: Query, *, whole: bool = False) -> IndexFile:
     return IndexFile(piece.path, fragment)
 
 
-def _source(piece: Piece, query: Query, *, whole: bool) -> tuple[Any, Any]:
-    """What pyarrow opens: a local path and its file system, or a file object."""
+def _source(piece: Piece, query: Query, *, whole: bool) -> tuple[str | pa.NativeFile, pyarrow.fs.FileSystem | None]:
+    """Return what pyarrow opens: a local path and its file system, or a file object."""
     import pyarrow as pa
     import pyarrow.fs
     from fsspec.implementations.local import LocalFileSystem
@@ -136,36 +136,36 @@ def _source(piece: Piece, query: Query, *, whole: bool) -> tuple[Any, Any]:
         return path, pyarrow.fs.LocalFileSystem()
     if whole and piece.size is not None and piece.size <= WHOLE_FILE:
         return pa.BufferReader(fs.cat_file(path)), None
-    # pyarrow asks for neighbouring ranges at once, and knows where they end: a cache would read on.
-    known = {} if piece.size is None else {"size": piece.size}
-    return pa.PythonFile(fs.open(path, "rb", cache_type="none", **known), mode="r"), None
+    # pyarrow reads neighbouring ranges in one request, and knows where they end: a cache would read beyond.
+    size = {} if piece.size is None else {"size": piece.size}
+    return pa.PythonFile(fs.open(path, "rb", cache_type="none", **size), mode="r"), None
 
 
 def survey(piece: Piece, query: Query, rows: int) -> tuple[list[Surveyed], pa.Schema, frozenset[str | None]]:
-    """What of a file may hold rows of the answer, by about ``rows`` rows; its extra columns; its grid options."""
+    """Return a file's row groups that can hold rows of the answer, about ``rows`` rows each; extra columns; grid options."""
     file = open_file(piece, query)
     groups = [(group.id, group.num_rows) for group in file.needed(query).row_groups if group.num_rows]
     bounds = _bounds_of_groups(file, [number for number, _ in groups])
-    found: list[Surveyed] = []
-    start = held = 0
+    surveyed: list[Surveyed] = []
+    start = total = 0
     for stop, (_, count) in enumerate(groups, 1):
-        held += count
-        if stop == len(groups) or held + groups[stop][1] > rows:
+        total += count
+        if stop == len(groups) or total + groups[stop][1] > rows:
             numbers = [number for number, _ in groups[start:stop]]
-            found.append(Surveyed(piece._replace(groups=numbers), held, union(bounds[start:stop])))
-            start, held = stop, 0
-    return found, form.extra_columns(file.schema), form.grid_options(file.schema)
+            surveyed.append(Surveyed(piece._replace(groups=numbers), total, union(bounds[start:stop])))
+            start, total = stop, 0
+    return surveyed, form.extra_columns(file.schema), form.grid_options(file.schema)
 
 
 def union(bounds: np.ndarray) -> Bounds:
-    """The bounds of all of ``bounds``, float64 (n, 4); NaN where none is known."""
+    """Return the bounds of all of ``bounds``, float64 (n, 4); NaN if all are NaN."""
     west, south = np.fmin.reduce(bounds[:, :2]).tolist()
     east, north = np.fmax.reduce(bounds[:, 2:]).tolist()
     return west, south, east, north
 
 
 def _bounds_of_groups(file: IndexFile, numbers: Sequence[int]) -> np.ndarray:
-    """(west, south, east, north) of row groups, by their statistics: float64 (n, 4)."""
+    """(west, south, east, north) of row groups, from their statistics: float64 (n, 4)."""
     bounds = np.tile(np.array(file.bounds, float), (len(numbers), 1))
     columns = form.covering(file.schema)
     if columns is None or not numbers:
@@ -175,40 +175,40 @@ def _bounds_of_groups(file: IndexFile, numbers: Sequence[int]) -> np.ndarray:
     sides = [position[".".join(path)] for path in columns]
     for row, number in enumerate(numbers):
         group = metadata.row_group(number)
-        found = [group.column(side).statistics for side in sides]
-        if all(statistics is not None and statistics.has_min_max for statistics in found):
-            bounds[row] = [*(side.min for side in found[:2]), *(side.max for side in found[2:])]
+        statistics = [group.column(side).statistics for side in sides]
+        if all(side is not None and side.has_min_max for side in statistics):
+            bounds[row] = [*(side.min for side in statistics[:2]), *(side.max for side in statistics[2:])]
     return bounds
 
 
 def read_pieces(pieces: Sequence[Piece], query: Query) -> Rows:
-    """The rows of the answer that are in ``pieces``, in their order: large files one by one, many small ones at once."""
+    """Read the rows of the answer in ``pieces``, in their order: a single file, or many small files at once."""
     import pyarrow as pa
 
     read = partial(read_piece, query=query)
     if len(pieces) < 2:
         return read(pieces[0]) if pieces else Rows(query.schema.empty_table(), frozenset())
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(read, pieces))
-    tables = [rows.table for rows in found]
-    return Rows(pa.concat_tables(tables, promote_options="permissive"), frozenset().union(*(rows.options for rows in found)))
+        parts = list(pool.map(read, pieces))
+    table = pa.concat_tables([rows.table for rows in parts], promote_options="permissive")
+    return Rows(table, frozenset().union(*(rows.options for rows in parts)))
 
 
 def read_piece(piece: Piece, query: Query) -> Rows:
-    """The rows of the answer that are in ``piece``."""
+    """Read the rows of the answer in ``piece``."""
     import pyarrow as pa
 
     file = open_file(piece, query, whole=True)
     fragment = file.needed(query) if piece.groups is None else file.fragment.subset(row_group_ids=list(piece.groups))
-    own = [field for field in form.extra_columns(file.schema) if field.name not in query.schema.names]
-    schema = pa.schema([*query.schema, *own])
+    extra = [field for field in form.extra_columns(file.schema) if field.name not in query.schema.names]
+    schema = pa.schema([*query.schema, *extra])
     if query.columns is not None:
         schema = pa.schema([schema.field(name) for name in query.columns])
-    tables = [_chosen(batch, file, query, schema) for batch in _batches(file, fragment, query)]
+    tables = [_matching(batch, file, query, schema) for batch in _batches(file, fragment, query)]
     return Rows(pa.concat_tables(tables) if tables else schema.empty_table(), form.grid_options(file.schema))
 
 
-def _batches(file: IndexFile, fragment: Any, query: Query) -> Iterator[pa.RecordBatch]:
+def _batches(file: IndexFile, fragment: ds.ParquetFileFragment, query: Query) -> Iterator[pa.RecordBatch]:
     if not fragment.row_groups:
         return
     columns = form.read_columns(file.schema)
@@ -220,11 +220,12 @@ def _batches(file: IndexFile, fragment: Any, query: Query) -> Iterator[pa.Record
             yield batch
 
 
-def _chosen(batch: pa.RecordBatch, file: IndexFile, query: Query, schema: pa.Schema) -> pa.Table:
-    """Those of a file's rows that the query wants, in the columns of ``schema``."""
+def _matching(batch: pa.RecordBatch, file: IndexFile, query: Query, schema: pa.Schema) -> pa.Table:
+    """Return the rows of a batch that match the query, in the columns of ``schema``."""
     import pyarrow as pa
 
-    table = form.in_form(pa.Table.from_batches([batch]), file.path, schema, query.chip_size, query.items_root)
+    facts = query.stacchip
+    table = form.in_form(pa.Table.from_batches([batch]), file.path, schema, facts.chip_size, facts.items_root)
     if query.condition is not None:
         table = table.filter(query.condition)
     if query.boxes is not None:

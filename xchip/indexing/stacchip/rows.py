@@ -1,20 +1,23 @@
-"""Dates, CRS and edges of chips whose rows lack them, as rows of stacchip's tables do."""
+"""Fill in the dates, CRS and edges of chips that rows of stacchip's tables lack."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from xchip.core.scene import Scene
 
+ItemRef = TypeVar("ItemRef")
+ItemRef_co = TypeVar("ItemRef_co", covariant=True)
 
-class Windows(Protocol):
-    """The windows of chips on their items' grids."""
+
+class Windows(Protocol[ItemRef_co]):
+    """Windows of chips on their items' grids: an item and four arrays, in pixels."""
 
     @property
-    def items(self) -> Sequence[Any]: ...
+    def items(self) -> Sequence[ItemRef_co]: ...
     @property
     def item(self) -> np.ndarray: ...
     @property
@@ -28,25 +31,13 @@ class Windows(Protocol):
 
 
 def located(
-    rows: Windows, coords: Mapping[str, np.ndarray], scene_of: Callable[[Any], Scene], unread: Collection[int] = ()
+    rows: Windows[ItemRef], coords: Mapping[str, np.ndarray], scene_of: Callable[[ItemRef], Scene], unread: Collection[int] = ()
 ) -> Mapping[str, np.ndarray]:
     """Fill in date, CRS and edges of each chip from the chip's window on its item's grid.
 
-    Parameters
-    ----------
-    rows
-        Items and windows of the chips.
-    coords
-        Coordinates by name, one value per chip; returned unchanged where all edges are known.
-    scene_of
-        Returns the scene of one of ``rows.items``. Called only for items whose rows lack edges.
-    unread
-        Positions of chips to leave as they are because their items can't be read.
-
-    Raises
-    ------
-    ItemError
-        If an item can't be read.
+    ``coords`` are coordinates by name, one value per chip; they are returned unchanged if all edges are known. ``scene_of``
+    returns the scene of one of ``rows.items``, or raises ItemError; it is called only for items whose rows lack edges. Chips at
+    the positions ``unread`` stay as they are, because their items can't be read.
     """
     lacking = np.isnan(coords["proj_left"])
     lacking[list(unread)] = False
@@ -55,15 +46,15 @@ def located(
     coords = {name: values.copy() for name, values in coords.items()}
     for number in np.unique(rows.item[lacking]).tolist():
         scene = scene_of(rows.items[number])
-        mine = lacking & (rows.item == number)
+        chips = lacking & (rows.item == number)
         res_x, _, left, _, res_y, top = scene.grid.transform
-        coords["proj_code"][mine] = scene.grid.crs
-        coords["datetime"][mine] = np.datetime64(scene.datetime.replace(tzinfo=None), "us")
+        coords["proj_code"][chips] = scene.grid.crs
+        coords["datetime"][chips] = np.datetime64(scene.datetime.replace(tzinfo=None), "us")
         for name, first, step, off, length in (
             ("proj_left", left, res_x, rows.col_off, 0),
             ("proj_right", left, res_x, rows.col_off, rows.width),
             ("proj_top", top, res_y, rows.row_off, 0),
             ("proj_bottom", top, res_y, rows.row_off, rows.height),
         ):
-            coords[name][mine] = first + step * np.broadcast_to(off + length, lacking.shape)[mine]
+            coords[name][chips] = first + step * np.broadcast_to(off + length, lacking.shape)[chips]
     return coords

@@ -1,11 +1,12 @@
-"""stacchip's tables in the columns of ours."""
+"""Convert stacchip's tables to the columns of an index."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,36 +15,51 @@ from xchip.indexing.rows import COLUMNS, EDGES, INTEGERS, STRINGS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import DTypeLike
 
 NEEDED = ("chipid", "date", "chip_index_x", "chip_index_y", "cloud_cover_percentage", "nodata_percentage", "geometry")
-"""What each of stacchip's tables has."""
+"""Columns that each of stacchip's tables has."""
 MERGED = ("platform", "item_id", "item")
-"""What only merged ones have; stacchip's prechip asks for ``item_id``."""
+"""Columns that only merged tables have; stacchip's prechip reads ``item_id``."""
 OWN = frozenset((*NEEDED, *MERGED))
 PLATFORMS = {"modis": "modis-09a1"}
-"""stacchip's own names of platforms that are no collection's, with the profile's."""
+"""stacchip's names of platforms that are not names of collections -> name of the profile."""
 
 _IN_BUCKET = re.compile(r"(?P<root>.+)/index/(?P<platform>[^/]+)/(?P<item>[^/]+)/index_(?P=item)\.parquet")
 """Where stacchip's processors put the table of an item."""
 
 
+@dataclass(frozen=True, slots=True)
+class StacchipOptions:
+    """What stacchip's tables do not record."""
+
+    chip_size: int = 256
+    """Height and width of a chip, in pixels."""
+    items_root: str | None = None
+    """Folder or bucket of the items; None: known from the path of the table, or unknown."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chip_size, int) or self.chip_size < 1:
+            raise ValueError(f"chip_size is a number of pixels, at least 1, got {self.chip_size!r}")
+
+
 def is_stacchip(names: Iterable[str]) -> bool:
-    """Whether a table of these columns is one of stacchip's."""
+    """Return whether a table with columns of these names is one of stacchip's."""
     return set(NEEDED) <= set(names)
 
 
 def as_index(table: pa.Table, path: str, chip_size: int, items_root: str | None = None) -> pa.Table:
-    """A table of stacchip's in the columns of the index.
+    """Convert one of stacchip's tables to the columns of the index.
 
-    What it doesn't tell is null or NaN. Its share of cloud, shadow and defective pixels is of all pixels: ``cloud_fraction``
-    is that share of the valid ones. Chips are taken as squares of ``chip_size`` pixels. Item and platform are in the path where
-    they are in no column; there, as in stacchip's buckets, the item's JSON is ``<root>/<platform>/<item>/stac_item.json``. Of
+    What it does not record is null or NaN. Its share of cloud, shadow and defective pixels is of all pixels: ``cloud_fraction``
+    is that share of the valid ones. Chips are squares of ``chip_size`` pixels. Item and platform are read from the path where
+    no column has them; the item's JSON is then ``<root>/<platform>/<item>/stac_item.json``, as in stacchip's buckets. For
     other tables it is below ``items_root``, if that is given.
 
     Raises
     ------
     ValueError
-        If neither a column, nor the chip ids, nor the path tell the item; or the platform, where items are below ``items_root``.
+        If neither a column, nor the chip ids, nor the path name the item; or the platform, where items are below ``items_root``.
     """
     import pyarrow as pa
 
@@ -57,13 +73,13 @@ def as_index(table: pa.Table, path: str, chip_size: int, items_root: str | None 
     items = _items(table, place["item"] if place else None, path)
     platforms = _platforms(table, place["platform"] if place else None)
     root = items_root if items_root is not None else place["root"] if place else None
-    nothing = pa.nulls(n, pa.large_string())
-    columns: dict[str, Any] = dict.fromkeys((*STRINGS, "proj_code"), nothing)
+    nulls = pa.nulls(n, pa.large_string())
+    columns: dict[str, pa.Array | np.ndarray] = dict.fromkeys((*STRINGS, "proj_code"), nulls)
     columns |= dict.fromkeys((*EDGES, *FRACTIONS), np.full(n, np.nan))
     columns |= {
         "chip_id": table["chipid"],
         "item_id": items,
-        "item_href": nothing if root is None else _hrefs(root, platforms, items, path),
+        "item_href": nulls if root is None else _hrefs(root, platforms, items, path),
         "sensor": _sensors(platforms),
         "datetime": table["date"].cast(pa.timestamp("us")),
         **dict(zip(INTEGERS, (x, y, x * chip_size, y * chip_size, *np.full((2, n), chip_size, np.int32)), strict=True)),
@@ -75,7 +91,7 @@ def as_index(table: pa.Table, path: str, chip_size: int, items_root: str | None 
     return pa.table({name: columns[name] for name in COLUMNS} | extra)
 
 
-def _numbers(column: pa.ChunkedArray, dtype: Any) -> np.ndarray:
+def _numbers(column: pa.ChunkedArray, dtype: DTypeLike) -> np.ndarray:
     return column.to_numpy().astype(dtype)
 
 
@@ -94,14 +110,14 @@ def _items(table: pa.Table, folder: str | None, path: str) -> pa.ChunkedArray:
         return items
     if folder is None:
         raise ValueError(
-            f"{path!r} does not tell its items: it has no column 'item_id', its chipid is not '<item>-<x>-<y>', "
+            f"{path!r} does not name its items: it has no column 'item_id', its chipid is not '<item>-<x>-<y>', "
             "and it does not lie in index/<platform>/<item>/; add the column"
         )
     return pa.chunked_array([pa.repeat(pa.scalar(folder, pa.large_string()), len(table))])
 
 
 def _platforms(table: pa.Table, folder: str | None) -> pa.DictionaryArray:
-    """stacchip's name of each row's platform; null where nothing tells it."""
+    """stacchip's name of each row's platform; null where it is unknown."""
     import pyarrow as pa
 
     if "platform" in table.column_names:
@@ -116,12 +132,11 @@ def _hrefs(root: str, platforms: pa.DictionaryArray, items: pa.ChunkedArray, pat
 
     if platforms.null_count:
         raise ValueError(
-            f"{path!r} does not tell the platform of all its items, so they can't be found below {root!r} (<platform>/<item>/"
+            f"{path!r} does not name the platform of all its items, so they can't be found below {root!r} (<platform>/<item>/"
             "stac_item.json): it has no column 'platform', or one with nulls, and does not lie in index/<platform>/<item>/"
         )
     names = platforms.dictionary.take(platforms.indices)
-    ends = (pa.scalar(end, pa.large_string()) for end in (root.rstrip("/"), "stac_item.json", "/"))
-    first, last, slash = ends
+    first, last, slash = (pa.scalar(text, pa.large_string()) for text in (root.rstrip("/"), "stac_item.json", "/"))
     return pc.binary_join_element_wise(first, names, pc.cast(items, pa.large_string()), last, slash)
 
 
@@ -134,7 +149,7 @@ def _sensors(platforms: pa.DictionaryArray) -> pa.Array:
 
 @lru_cache(maxsize=1024)
 def _sensor(platform: str | None) -> str | None:
-    """The profile that stacchip's platform, mostly the name of a collection, stands for."""
+    """Name of the profile for stacchip's platform, which is mostly the name of a collection."""
     from xchip import sensors
 
     wanted = (platform or "").lower()

@@ -1,0 +1,1 @@
+"""The columns of stacchip's tables: to ours, and from ours."""
