@@ -374,7 +374,7 @@ def test_a_layer_that_does_not_tell_its_metres_is_refused(tmp_path: Path) -> Non
 
 def test_layers_that_are_none_are_refused(tmp_path: Path) -> None:
     path = write_layer(tmp_path / "tiles.gpkg", [HERE], tile=["29RKH"])
-    with pytest.raises(ValueError, match=r"has no column 'name', only tile; pass the column with names as column="):
+    with pytest.raises(ValueError, match=r"has no column 'name', only tile; pass its column of names as column="):
         len(layer_units({"source": path, "column": "name"}))
     with pytest.raises(OSError, match=r"can't open the layer '.*nowhere\.gpkg'"):
         len(layer_units({"source": tmp_path / "nowhere.gpkg", "column": "name"}))

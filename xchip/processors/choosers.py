@@ -93,8 +93,7 @@ def read_layer(source: str, column: str | None) -> geopandas.GeoDataFrame:
     if column is not None and column not in frame.columns:
         columns = ", ".join(str(name) for name in frame.columns if name != frame.geometry.name)
         raise ValueError(
-            f"the layer {source!r} has no column {column!r}, only {columns or 'geometries'}; "
-            "pass the column with names as column="
+            f"the layer {source!r} has no column {column!r}, only {columns or 'geometries'}; pass its column of names as column="
         )
     if frame.crs is None:
         west, south, east, north = frame.total_bounds
