@@ -8,7 +8,7 @@ import sys
 import threading
 import tracemalloc
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def test_chips_and_pixels_of_real_scenes(real_data: Path, name: str, options: di
 
 
 @pytest.mark.parametrize("name", RASTERS)
-def test_chips_of_files_that_have_to_be_opened(real_data: Path, name: str) -> None:
-    item = wrapped(str(real_data / "rasters" / name))
+def test_chips_of_files_that_have_to_be_opened(find_raster: Callable[[str], Path], name: str) -> None:
+    item = wrapped(str(find_raster(name)))
     closed, opened = explain_items(item, 64), explain_items(item, 64, header=True)
     assert (closed.unread.value, closed.chips.value, closed.chips.basis) == (1, 0, "at least")
     assert "without 1 of which only the files know" in closed.chips.why
