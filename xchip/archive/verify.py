@@ -20,18 +20,16 @@ from xchip.archive.inspect import archive_at, contents_of
 from xchip.archive.layout import INDEX, PART
 from xchip.archive.ledger import fingerprint_in_archive, parameters_of
 from xchip.archive.manifest import record_of_part
+from xchip.archive.parquet import index_bytes
 from xchip.archive.storage import StorageOptions
 from xchip.archive.store import Store
 from xchip.archive.task import rows_of_item
 from xchip.grid import ChipGrid
-from xchip.index import EDGES, INTEGERS
 from xchip.limits import Limits
 from xchip.quality import QualityRule
 from xchip.stac.items import HeaderNeeded, ItemError
-from xchip.stats import FRACTIONS
 
 if TYPE_CHECKING:
-    import geopandas
     import pandas as pd
 
 READERS = 8
@@ -228,7 +226,7 @@ class _Check:
         except GivenUp as failure:
             yield f"can't be made again to compare: {failure.history[-1].message}"
             return
-        yield from differences(rows, again.to_frame())
+        yield from differences(rows, _rows(index_bytes([again])))
 
 
 def _rows(content: bytes) -> pd.DataFrame:
@@ -267,11 +265,9 @@ def misplaced(grid: ChipGrid, rows: pd.DataFrame) -> Iterator[str]:
         yield f"chips do not lie on its item's grid: {_some(rows['chip_id'][wrong])}"
 
 
-def differences(rows: pd.DataFrame, frame: geopandas.GeoDataFrame) -> Iterator[str]:
+def differences(rows: pd.DataFrame, made: pd.DataFrame) -> Iterator[str]:
     """What differs between the rows of a part and those that its item gives now."""
-    import shapely
-
-    have, want = rows["chip_id"].tolist(), frame["chip_id"].tolist()
+    have, want = rows["chip_id"].tolist(), made["chip_id"].tolist()
     if have != want:
         missing, extra = set(want) - set(have), set(have) - set(want)
         if missing:
@@ -281,12 +277,12 @@ def differences(rows: pd.DataFrame, frame: geopandas.GeoDataFrame) -> Iterator[s
         if not missing and not extra:
             yield "has its chips in another order than its item gives now"
         return
-    columns = {name: (rows[name].to_numpy(), frame[name].to_numpy()) for name in (*INTEGERS, *EDGES, *FRACTIONS)}
-    columns["geometry"] = (rows["geometry"].to_numpy(), shapely.to_wkb(np.asarray(frame.geometry.array)))
-    for name, (own, other) in columns.items():
-        differs = own != other
-        if name in FRACTIONS:
-            differs &= ~(np.isnan(own) & np.isnan(other))
+    for name, other in made.items():
+        if name not in rows:
+            yield f"lacks the column {name}"
+            continue
+        own = rows[name]
+        differs = (own.to_numpy() != other.to_numpy()) & ~(own.isna() & other.isna()).to_numpy()
         if differs.any():
             yield f"{name} is not what its item gives now: {_some(rows['chip_id'][differs])}"
 
