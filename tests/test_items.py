@@ -417,6 +417,11 @@ def test_a_file_that_lies_beside_its_item_is_believed_too(files: int) -> None:
     assert [band.name for band in scene.bands] == [band.name for band in scene.quality] == list("ab"[:files])
 
 
+def test_an_item_of_nothing_but_previews_is_refused() -> None:
+    item = make_item({"a": tif(roles=["thumbnail"]), "b": tif("b", roles=["overview"])})
+    assert "its rasters (a, b) are thumbnails, overviews or previews" in message(item)
+
+
 def test_gcp_only_file_is_refused(real_data: Path) -> None:
     item = make_item({"a": {"href": str(real_data / "rasters" / "gcps_only_au.tif")}}, properties={"datetime": "2020-01-01"})
     assert "ground control points" in message(item, header=read_header)

@@ -263,6 +263,12 @@ class _Reading:
         """The scene's pixels: the finest among the profile's default bands, or among the data assets."""
         if self.profile is not None:
             raster, grid, where = finest_of_profile(self.files, self.matched.values())
+        elif not self.default_rasters:
+            raise ItemError(
+                self.item_id,
+                f"its rasters ({', '.join(self.by_key)}) are thumbnails, overviews or previews by their roles; give the one that "
+                "holds the data the role 'data' alone",
+            )
         else:
             raster, grid, where = finest_of_rasters(self.files, self.default_rasters)
         place, _, crs = where.partition("; CRS: ")
