@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+TESTS = Path(__file__).resolve().parent
+PUBLISHED = TESTS.parents[1] / "shared" / "data"
+"""The collection that tests/data is made of; it holds the files that may not be passed on, too."""
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Folder of real STAC items and rasters; tests that need it are skipped where it is absent."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"the real items and rasters are not at {SHARED_DATA}")
-    return SHARED_DATA
+def real_data() -> Path:
+    """Folder of real STAC items and rasters: tests/data, or that of the environment variable XCHIP_REAL_DATA."""
+    return Path(os.environ.get("XCHIP_REAL_DATA", TESTS / "data")).resolve()
+
+
+@pytest.fixture(scope="session")
+def find_raster(real_data: Path) -> Callable[[str], Path]:
+    """Return the path of a raster; a test that needs one that may not be passed on is skipped where it is absent."""
+
+    def find(name: str) -> Path:
+        for folder in (real_data, PUBLISHED):
+            if (path := folder / "rasters" / name).exists():
+                return path
+        pytest.skip(f"{name} may not be passed on and is not here (see tests/data/README.md)")
+
+    return find

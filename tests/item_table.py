@@ -1,4 +1,4 @@
-"""What each published item of ../shared/data holds, read by hand from its JSON: the answers for test_items.py."""
+"""What each published item of tests/data/items holds, read by hand from its JSON: the answers for test_items.py."""
 
 from __future__ import annotations
 

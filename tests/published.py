@@ -29,9 +29,9 @@ _OLD = (
 )
 
 
-def template(shared_data: Path, name: str) -> dict[str, Any]:
+def template(real_data: Path, name: str) -> dict[str, Any]:
     """A published item; the first, where there are several."""
-    value = json.loads((shared_data / "items" / f"{name}.json").read_text())
+    value = json.loads((real_data / "items" / f"{name}.json").read_text())
     found: dict[str, Any] = value["features"][0] if "features" in value else value
     return found
 

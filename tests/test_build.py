@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,8 @@ def check_rows(rows: pd.DataFrame, codes: np.ndarray) -> None:
 
 @pytest.mark.parametrize("options", [{"size": 128}, {"size": (100, 75), "stride": 61, "edge": "pad"}])
 @pytest.mark.parametrize("name", S2_SCENES)
-def test_sentinel_2_scenes(shared_data: Path, name: str, options: dict[str, Any]) -> None:
-    folder = shared_data / "rasters" / name
+def test_sentinel_2_scenes(real_data: Path, name: str, options: dict[str, Any]) -> None:
+    folder = real_data / "rasters" / name
     rows = xchip.index_items(folder / "item.json", **options).compute()
     raw = rasterio.open(folder / "SCL.tif").read(1)
     with rasterio.open(folder / "B04.tif") as red:
@@ -116,8 +117,8 @@ def test_sentinel_2_scenes(shared_data: Path, name: str, options: dict[str, Any]
     "options", [{"size": 64}, {"size": 100, "edge": "shift"}, {"size": 90, "anchor": "crs", "edge": "partial"}]
 )
 @pytest.mark.parametrize("name", LANDSAT_SCENES)
-def test_landsat_scenes(shared_data: Path, name: str, options: dict[str, Any]) -> None:
-    folder = shared_data / "rasters" / name
+def test_landsat_scenes(real_data: Path, name: str, options: dict[str, Any]) -> None:
+    folder = real_data / "rasters" / name
     rows = xchip.index_items(folder / "item.json", **options).compute()
     raw = rasterio.open(next(folder.glob("*QA_PIXEL.TIF"))).read(1)
     check_rows(rows, classified(raw, qa_pixel_class))
@@ -125,8 +126,8 @@ def test_landsat_scenes(shared_data: Path, name: str, options: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("name", SINGLE_RASTERS)
-def test_rasters_without_a_quality_band(shared_data: Path, name: str) -> None:
-    path = shared_data / "rasters" / name
+def test_rasters_without_a_quality_band(find_raster: Callable[[str], Path], name: str) -> None:
+    path = find_raster(name)
     size = 1000 if name.startswith(LARGE) else 100
     rows = xchip.index_items(wrapped(path), size, edge="partial").compute()
     with rasterio.open(path) as dataset:
@@ -142,9 +143,9 @@ def test_rasters_without_a_quality_band(shared_data: Path, name: str) -> None:
     check_rows(rows, np.where(missing, NODATA, QualityClass.CLEAR))
 
 
-def test_chips_are_the_files_windows(shared_data: Path) -> None:
+def test_chips_are_the_files_windows(real_data: Path) -> None:
     """Pixel for pixel, band for band, through the stack and through the index."""
-    folder = shared_data / "rasters" / "s2_29RKH"
+    folder = real_data / "rasters" / "s2_29RKH"
     ds = xchip.stack(folder / "item.json")
     assert ds.sizes["y"] == ds.sizes["x"] == 1098
     rows = ds.chips.index(256, edge="shift").compute()
@@ -165,23 +166,24 @@ def test_chips_are_the_files_windows(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*S2_SCENES, *LANDSAT_SCENES])
-def test_the_stack_has_the_same_index(shared_data: Path, name: str) -> None:
-    path = shared_data / "rasters" / name / "item.json"
+def test_the_stack_has_the_same_index(real_data: Path, name: str) -> None:
+    path = real_data / "rasters" / name / "item.json"
     by_items = xchip.index_items(path, 100, stride=77, edge="pad").compute()
     by_stack = xchip.stack(path).chips.index(100, stride=77, edge="pad").compute()
     pd.testing.assert_frame_equal(pd.DataFrame(by_items), pd.DataFrame(by_stack))
 
 
 @pytest.mark.parametrize("name", [name for name in SINGLE_RASTERS if not name.startswith(LARGE)])
-def test_single_rasters_through_the_stack(shared_data: Path, name: str) -> None:
-    item = wrapped(shared_data / "rasters" / name)
+def test_single_rasters_through_the_stack(find_raster: Callable[[str], Path], name: str) -> None:
+    path = find_raster(name)
+    item = wrapped(path)
     ds = xchip.stack(item)
     by_items = xchip.index_items(item, 100, edge="partial").compute()
     by_stack = ds.chips.index(100, edge="partial").compute()
     pd.testing.assert_frame_equal(pd.DataFrame(by_items[COLUMNS]), pd.DataFrame(by_stack[COLUMNS]))
     # A pixel size that is no short number comes back from coordinates with a rounding error.
     assert by_items.geometry.geom_equals_exact(by_stack.geometry, 1e-10).all()
-    with rasterio.open(shared_data / "rasters" / name) as dataset:
+    with rasterio.open(path) as dataset:
         row = by_items.iloc[len(by_items) // 2]
         chip = ds.chips.extract(by_items.iloc[[len(by_items) // 2]]).compute()
         window = Window(row.col_off, row.row_off, row.width, row.height)
@@ -193,9 +195,9 @@ def test_single_rasters_through_the_stack(shared_data: Path, name: str) -> None:
 
 @pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
-def test_worldcover_indexes_in_bounded_memory(shared_data: Path) -> None:
+def test_worldcover_indexes_in_bounded_memory(real_data: Path) -> None:
     """36,000 x 36,000 pixels: 1.3 GB as bytes."""
-    path = shared_data / "rasters" / "esa_worldcover_2020_N00E006.tif"
+    path = real_data / "rasters" / "esa_worldcover_2020_N00E006.tif"
     script = f"""
 import re, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -339,8 +341,8 @@ def test_a_truncated_file_names_item_and_file(scenes: list[Path], tmp_path: Path
         xchip.index_items(folder / scenes[0].name, 64).compute()
 
 
-def test_gcps_only_is_refused(shared_data: Path) -> None:
-    index = xchip.index_items(wrapped(shared_data / "rasters" / "gcps_only_au.tif"))
+def test_gcps_only_is_refused(real_data: Path) -> None:
+    index = xchip.index_items(wrapped(real_data / "rasters" / "gcps_only_au.tif"))
     with pytest.raises(xchip.ItemError, match=r"item 'gcps_only_au'.*ground control points"):
         index.compute()
 

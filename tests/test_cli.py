@@ -163,9 +163,9 @@ def test_info_without_opening_says_what_only_the_file_knows(tmp_path: Path) -> N
     assert "64 x 64 pixels of 10 x 10 m" in run("info", path).stdout
 
 
-def test_info_on_every_published_item_understands_or_refuses(shared_data: Path) -> None:
+def test_info_on_every_published_item_understands_or_refuses(real_data: Path) -> None:
     files = sorted(
-        path for path in (shared_data / "items").iterdir() if path.suffix in (".json", ".geojson", ".ndjson", ".parquet")
+        path for path in (real_data / "items").iterdir() if path.suffix in (".json", ".geojson", ".ndjson", ".parquet")
     )
     assert len(files) > 40
     understood = 0
@@ -181,8 +181,8 @@ def test_info_on_every_published_item_understands_or_refuses(shared_data: Path) 
     assert understood > 20
 
 
-def test_info_on_every_scene_with_its_files(shared_data: Path) -> None:
-    paths = sorted((shared_data / "rasters").glob("*/item.json"))
+def test_info_on_every_scene_with_its_files(real_data: Path) -> None:
+    paths = sorted((real_data / "rasters").glob("*/item.json"))
     assert paths
     for path in paths:
         result = run("info", path)

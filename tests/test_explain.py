@@ -8,7 +8,7 @@ import sys
 import threading
 import tracemalloc
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,8 @@ RULE = values("data", {NODATA: [0]}, source="test")
     "options", [{"size": 128}, {"size": (100, 75), "stride": 61, "edge": "pad"}, {"size": 90, "anchor": "crs"}]
 )
 @pytest.mark.parametrize("name", SCENES)
-def test_chips_and_pixels_of_real_scenes(shared_data: Path, name: str, options: dict[str, Any]) -> None:
-    path = shared_data / "rasters" / name / "item.json"
+def test_chips_and_pixels_of_real_scenes(real_data: Path, name: str, options: dict[str, Any]) -> None:
+    path = real_data / "rasters" / name / "item.json"
     job = explain_items(path, header=True, **options)
     assert (job.chips.value, job.chips.basis) == (len(xchip.index_items(path, **options).compute()), "exact")
     (item, href), *_ = plain_items(path)
@@ -102,8 +102,8 @@ def test_chips_and_pixels_of_real_scenes(shared_data: Path, name: str, options: 
 
 
 @pytest.mark.parametrize("name", RASTERS)
-def test_chips_of_files_that_have_to_be_opened(shared_data: Path, name: str) -> None:
-    item = wrapped(str(shared_data / "rasters" / name))
+def test_chips_of_files_that_have_to_be_opened(find_raster: Callable[[str], Path], name: str) -> None:
+    item = wrapped(str(find_raster(name)))
     closed, opened = explain_items(item, 64), explain_items(item, 64, header=True)
     assert (closed.unread.value, closed.chips.value, closed.chips.basis) == (1, 0, "at least")
     assert "without 1 item of unknown grid" in closed.chips.why
@@ -111,8 +111,8 @@ def test_chips_of_files_that_have_to_be_opened(shared_data: Path, name: str) -> 
     assert (opened.chips.value, opened.chips.basis) == (len(xchip.index_items(item, 64).compute()), "exact")
 
 
-def test_every_published_item(shared_data: Path) -> None:
-    paths = sorted((shared_data / "items").iterdir())
+def test_every_published_item(real_data: Path) -> None:
+    paths = sorted((real_data / "items").iterdir())
     job = explain_items(paths)
     chips, items = 0, 0
     for item, href in plain_items(paths):
@@ -178,8 +178,8 @@ def test_options_are_checked_before_items() -> None:
         explain_items(item, ChipGrid(synthetic_stack(shape=(64, 64)).chips.grid(8).pixels, 8))
 
 
-def test_a_product_without_nodata_is_not_read(shared_data: Path) -> None:
-    job = explain_items(wrapped(str(shared_data / "rasters" / "naip_m_4112001_sw_10.tif")), 64, header=True)
+def test_a_product_without_nodata_is_not_read(real_data: Path) -> None:
+    job = explain_items(wrapped(str(real_data / "rasters" / "naip_m_4112001_sw_10.tif")), 64, header=True)
     assert [figure.value for figure in (job.pixel_bytes, job.stored_bytes, job.requests)] == [0, 0, 0]
     assert {figure.basis for figure in (job.pixel_bytes, job.stored_bytes, job.requests)} == {"exact"}
 
@@ -225,15 +225,15 @@ def test_where_stored_bytes_come_from(tmp_path: Path) -> None:
     assert "uncompressed" in found.why
 
 
-def test_ratios_of_stored_bytes_are_those_of_the_real_files(shared_data: Path) -> None:
+def test_ratios_of_stored_bytes_are_those_of_the_real_files(real_data: Path) -> None:
     published = []
-    for path in sorted((shared_data / "items").glob("*s2*")) + sorted((shared_data / "items").glob("*sentinel-2*")):
+    for path in sorted((real_data / "items").glob("*s2*")) + sorted((real_data / "items").glob("*sentinel-2*")):
         published += _published_ratios(path)
-    published += _published_ratios(shared_data / "items" / "earthsearch-c1__rustac-10-items.json")
+    published += _published_ratios(real_data / "items" / "earthsearch-c1__rustac-10-items.json")
     assert len(published) == 13
     assert STORED_RATIOS["sentinel-2-l2a"][0] == pytest.approx(np.mean(published), rel=0.15)
     deflated = []
-    for path in sorted((shared_data / "rasters").glob("landsat_0*/*QA_PIXEL.TIF")):
+    for path in sorted((real_data / "rasters").glob("landsat_0*/*QA_PIXEL.TIF")):
         words = rasterio.open(path).read(1)
         with MemoryFile() as memory:
             layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "DEFLATE"}

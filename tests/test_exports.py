@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 import rasterio
 import shapely
 import xarray as xr
+from fault_checks import check_flipped_cube
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.windows import Window
@@ -331,6 +333,12 @@ def test_what_a_killed_export_left_half_written_is_removed(archive: str, tmp_pat
     assert not list(out.rglob("*.tmp"))
     run(archive, tmp_path / "whole", "tif")
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_flipped_bits_of_a_cube_are_noticed(archive: str, tmp_path: Path) -> None:
+    run(archive, tmp_path, Cubes(8))
+    rng = random.Random(6)
+    assert all(check_flipped_cube(next(tmp_path.rglob("*.npz")), rng) for _ in range(5))
 
 
 def test_bands_that_nobody_asked_for(rows: pd.DataFrame, tmp_path: Path) -> None:

@@ -330,8 +330,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def rasters(shared_data: Path) -> Path:
-    return shared_data / "rasters"
+def rasters(real_data: Path) -> Path:
+    return real_data / "rasters"
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -416,8 +417,8 @@ def test_a_crs_without_longitudes_is_refused(crs: str) -> None:
     "name",
     ["copdem30_N00E006.tif", "linz_CB07_rgb.tif", "greenland_cog_100m.tif", "naip_m_4112001_sw_10.tif", "rgbn_5m_haiti.tif"],
 )
-def test_real_rasters_lie_where_gdal_says(shared_data: Path, name: str) -> None:
-    with rasterio.open(shared_data / "rasters" / name) as file:
+def test_real_rasters_lie_where_gdal_says(find_raster: Callable[[str], Path], name: str) -> None:
+    with rasterio.open(find_raster(name)) as file:
         scene = PixelGrid(file.crs.to_wkt(), tuple(file.transform)[:6], file.shape)
         expected = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds, densify_pts=101)
     west, south, east, north = expected

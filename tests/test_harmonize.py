@@ -65,9 +65,9 @@ SENSORS = ("sentinel-2-l2a", "sentinel-2-l1c")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_items_are_decided(shared_data: Path, name: str) -> None:
+def test_published_items_are_decided(real_data: Path, name: str) -> None:
     found: dict[int | None, tuple[int, set[str]]] = {}
-    for item, href in plain_items(str(shared_data / name)):
+    for item, href in plain_items(str(real_data / name)):
         scene = understand(item, href=href)
         decision = scene.boa_offset
         assert decision is not None
@@ -82,8 +82,8 @@ def test_published_items_are_decided(shared_data: Path, name: str) -> None:
     assert found == PUBLISHED[name]
 
 
-def test_no_file_of_sentinel_2_items_is_left_out(shared_data: Path) -> None:
-    files = [*(shared_data / "items").iterdir(), *(shared_data / "rasters").glob("*/item.json")]
+def test_no_file_of_sentinel_2_items_is_left_out(real_data: Path) -> None:
+    files = [*(real_data / "items").iterdir(), *(real_data / "rasters").glob("*/item.json")]
     with_offset = set()
     for path in files:
         for item, href in plain_items(str(path)):
@@ -95,7 +95,7 @@ def test_no_file_of_sentinel_2_items_is_left_out(shared_data: Path) -> None:
                 continue
             assert (scene.boa_offset is None) == (scene.sensor not in SENSORS)
             if scene.boa_offset is not None:
-                with_offset.add(path.relative_to(shared_data).as_posix())
+                with_offset.add(path.relative_to(real_data).as_posix())
     assert with_offset == set(PUBLISHED)
 
 
@@ -235,8 +235,8 @@ def test_reflectances_stored_as_physical_values_are_undecided() -> None:
     assert decision_of(item) == BoaOffset(None, "its values are float32, not digital numbers")
 
 
-def test_aerosol_and_water_vapour_keep_their_own_scale(shared_data: Path) -> None:
-    (item, href), *_ = plain_items(str(shared_data / "items" / "cdse__sentinel-2-l2a__T36NYH_v1.1.json"))
+def test_aerosol_and_water_vapour_keep_their_own_scale(real_data: Path) -> None:
+    (item, href), *_ = plain_items(str(real_data / "items" / "cdse__sentinel-2-l2a__T36NYH_v1.1.json"))
     assert item["assets"]["AOT_20m"]["raster:offset"] == -0.1, "the catalogue's mistake"
     scene = understand(item, href=href, assets=["AOT_20m", "WVP_10m", "B04_20m"])
     assert [(band.scale, band.offset) for band in scene.bands] == [(1e-3, 0), (1e-3, 0), (1e-4, -0.1)]
@@ -439,8 +439,8 @@ def test_harmonize_is_checked(harmonize: Any) -> None:
 
 
 @pytest.mark.parametrize("folder", ["s2_S2A_33TWL_20230815", "s2_S2A_33TWL_20230818", "s2_29RKH"])
-def test_scenes_without_the_offset_are_left_as_they_are(shared_data: Path, folder: str) -> None:
-    item = str(shared_data / "rasters" / folder / "item.json")
+def test_scenes_without_the_offset_are_left_as_they_are(real_data: Path, folder: str) -> None:
+    item = str(real_data / "rasters" / folder / "item.json")
     stored, ds = xchip.stack(item, ["red", "nir"]), xchip.stack(item, ["red", "nir"], harmonize=True)
     for name in ("red", "nir"):
         np.testing.assert_array_equal(ds[name], stored[name])
@@ -452,8 +452,8 @@ def test_scenes_without_the_offset_are_left_as_they_are(shared_data: Path, folde
         assert float((expected + published < 0).mean()) > 0.2, "taken at their word, raster:bands make much of the scene black"
 
 
-def test_a_real_band_of_baseline_04(shared_data: Path) -> None:
-    path = shared_data / "rasters" / "s2_T32TLS_R60m_B01.jp2"
+def test_a_real_band_of_baseline_04(real_data: Path) -> None:
+    path = real_data / "rasters" / "s2_T32TLS_R60m_B01.jp2"
     with rasterio.open(path) as dataset:
         stored = dataset.read(1)
         place = {"proj:shape": list(dataset.shape), "proj:transform": list(dataset.transform)[:6]}
@@ -496,8 +496,8 @@ def test_an_index_of_items_that_tell_nothing_has_the_fixed_columns_alone(tmp_pat
     assert "boa_offset" not in xchip.stack(bare).chips.index(20).compute().columns
 
 
-def test_parts_of_an_archive_have_the_column_only_where_it_applies(shared_data: Path, tmp_path: Path) -> None:
-    rasters = shared_data / "rasters"
+def test_parts_of_an_archive_have_the_column_only_where_it_applies(real_data: Path, tmp_path: Path) -> None:
+    rasters = real_data / "rasters"
     items = [str(rasters / name / "item.json") for name in ("landsat_001062", "s2_29RKH")]
     xchip.build_index(items, tmp_path / "archive", 128)
     rows = xchip.read_index(tmp_path / "archive")

@@ -306,8 +306,8 @@ def test_rioxarray_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
     np.testing.assert_array_equal(own_grid["cloud_fraction"], scene[1]["cloud_fraction"])
 
 
-def test_rioxarray_bands_of_one_file(shared_data: Path) -> None:
-    path = shared_data / "rasters" / "rgb_byte_l7.tif"
+def test_rioxarray_bands_of_one_file(real_data: Path) -> None:
+    path = real_data / "rasters" / "rgb_byte_l7.tif"
     for options in ({}, {"masked": True}, {"chunks": {"x": 300, "y": 200}}):
         array = rioxarray.open_rasterio(path, **options)
         rows = array.chips.index(100, item_id="rgb")

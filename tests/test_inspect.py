@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import make_items
+from fault_checks import check_flipped_part
 
 import xchip
 from xchip.indexing.archive.manifest import rebuild_manifest
@@ -122,6 +124,12 @@ def test_a_whole_archive_has_no_problems(archive: Path) -> None:
 def test_an_archive_may_be_moved(archive: Path) -> None:
     archive.rename(archive.with_name("elsewhere"))
     assert messages(archive.with_name("elsewhere"), deep=True) == []
+
+
+def test_flipped_bits_of_a_part_are_found(archive: Path) -> None:
+    rng = random.Random(4)
+    found = [check_flipped_part(archive, part_of(archive), rng) for _ in range(12)]
+    assert sum(found) > 6
 
 
 @pytest.mark.parametrize(

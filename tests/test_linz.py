@@ -282,8 +282,8 @@ def test_the_picture_is_brought_to_one_resolution_in_three_bands() -> None:
     assert linz.assets(item, OPTIONS) == {"visual": wanted}
 
 
-def test_real_items_are_of_this_form(shared_data: Path, tmp_path: Path) -> None:
-    real = json.loads((shared_data / "items/linz__auckland_AZ30_10000_0101.json").read_text())
+def test_real_items_are_of_this_form(real_data: Path, tmp_path: Path) -> None:
+    real = json.loads((real_data / "items/linz__auckland_AZ30_10000_0101.json").read_text())
     made = scene("AZ30_10000_0101", "01GSEBA9ZMHSY9PS1KY2QP15BH")
     assert set(real) == set(made)
     assert set(real["properties"]) == set(made["properties"])

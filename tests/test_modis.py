@@ -255,9 +255,9 @@ def test_seven_bands_and_both_flags_are_kept_as_they_are_or_warped() -> None:
     assert list(modis.assets(item, OPTIONS | {"assets": ("red", "sur_refl_b08")})) == one
 
 
-def test_real_items_are_of_this_form(shared_data: Path) -> None:
+def test_real_items_are_of_this_form(real_data: Path) -> None:
     made = composite("MYD09A1", date(2025, 2, 26), 10, 35)
-    real = json.loads((shared_data / "items/planetarycomputer__modis-09A1-061.json").read_text())
+    real = json.loads((real_data / "items/planetarycomputer__modis-09A1-061.json").read_text())
     assert made["id"] == real["id"]
     assert set(made["assets"]) <= set(real["assets"])
     for name in ("start_datetime", "end_datetime", "modis:tile-id", "modis:vertical-tile", "modis:horizontal-tile", "proj:shape"):
@@ -267,7 +267,7 @@ def test_real_items_are_of_this_form(shared_data: Path) -> None:
     unit = Unit(modis.TILES.index((10, 33)), "h33v10")
     assert list(modis.choose(unit, shelf, np.random.default_rng(0), OPTIONS | {"years": (2025,), "months": 12})) == []
     for file in ("planetarycomputer__modis-09A1-061", "stactools-modis__MOD09A1"):
-        item = json.loads((shared_data / f"items/{file}.json").read_text())
+        item = json.loads((real_data / f"items/{file}.json").read_text())
         assert list(modis.assets(item, OPTIONS)) == list(modis.BANDS)
 
 

@@ -145,8 +145,8 @@ def test_only_scenes_over_the_centre_of_the_place_count() -> None:
     assert shelf.questions[0]["intersects"].equals(PLACE.geometry.centroid)
 
 
-def test_choice_among_real_items(shared_data: Path) -> None:
-    items = [json.loads(line) for line in (shared_data / "items/planetarycomputer__naip-150.ndjson").read_text().splitlines()]
+def test_choice_among_real_items(real_data: Path) -> None:
+    items = [json.loads(line) for line in (real_data / "items/planetarycomputer__naip-150.ndjson").read_text().splitlines()]
     shelf: Any = Shelf(items)
     for item in items[::10]:
         unit = Unit(0, "place", shapely.geometry.shape(item["geometry"]))
@@ -177,10 +177,10 @@ def test_the_one_file_is_kept_as_it_is() -> None:
         naip.assets(item | {"assets": {"thumbnail": {}}}, OPTIONS)
 
 
-def test_items_of_every_catalogue_say_that_0_is_no_data(shared_data: Path) -> None:
+def test_items_of_every_catalogue_say_that_0_is_no_data(real_data: Path) -> None:
     names = ("planetarycomputer__naip", "naip-source__m_4207009_ne_19", "naip-source__stacchip_test_item")
     for name in names:
-        item = json.loads((shared_data / f"items/{name}.json").read_text())
+        item = json.loads((real_data / f"items/{name}.json").read_text())
         before = json.dumps(item)
         told = naip.with_fill(item)
         assert json.dumps(item) == before

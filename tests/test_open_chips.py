@@ -439,9 +439,9 @@ def test_the_offset_of_sentinel_2(tmp_path: Path) -> None:
     assert "boa_offset" not in shifted["red"].attrs
 
 
-def test_real_scenes(shared_data: Path) -> None:
+def test_real_scenes(real_data: Path) -> None:
     for name in ("landsat_008059", "s2_29RKH"):
-        path = shared_data / "rasters" / name / "item.json"
+        path = real_data / "rasters" / name / "item.json"
         rows = index_of(path, 90, edge="pad").sample(12, random_state=2)
         chips, expected = open_chips(rows).compute(), xchip.stack(path).compute().chips.extract(rows)
         assert list(chips) == list(expected)

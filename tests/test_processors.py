@@ -199,21 +199,21 @@ def test_a_seed_below_0_is_refused() -> None:
 # -- bands --------------------------------------------------------------------------------------------------------------
 
 
-def test_bands_go_by_the_names_of_any_catalogue(shared_data: Path) -> None:
-    earth_search = template(shared_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
+def test_bands_go_by_the_names_of_any_catalogue(real_data: Path) -> None:
+    earth_search = template(real_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
     assert set(listed_assets(earth_search, sentinel_2.BANDS, sensor="sentinel-2-l2a")) == set(sentinel_2.BANDS)
-    planetary = template(shared_data, "planetarycomputer__sentinel-2-l2a")
+    planetary = template(real_data, "planetarycomputer__sentinel-2-l2a")
     expected = {"B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12", "SCL"}
     assert set(sentinel_2.assets(planetary, values(sentinel_2.RECIPE))) == expected
     assert set(sentinel_2.assets(planetary, values(sentinel_2.RECIPE, assets=("red", "scl")))) == {"B04", "SCL"}
 
 
-def test_the_band_that_tells_clouds_is_kept_whatever_bands_are_asked_for(shared_data: Path) -> None:
-    planetary = template(shared_data, "planetarycomputer__sentinel-2-l2a")
+def test_the_band_that_tells_clouds_is_kept_whatever_bands_are_asked_for(real_data: Path) -> None:
+    planetary = template(real_data, "planetarycomputer__sentinel-2-l2a")
     assert list(sentinel_2.assets(planetary, values(sentinel_2.RECIPE, assets=("red", "nir")))) == ["B04", "B08", "SCL"]
-    usgs = template(shared_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
+    usgs = template(real_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
     assert list(landsat.assets(usgs, values(landsat.RECIPE, assets=("red",)))) == ["red", "qa_pixel"]
-    tile = template(shared_data, "planetarycomputer__modis-09A1-061")
+    tile = template(real_data, "planetarycomputer__modis-09A1-061")
     state, control = "sur_refl_state_500m", "sur_refl_qc_500m"
     warped = modis.assets(tile, values(modis.RECIPE, assets=("red",), crs="EPSG:3857"))
     assert list(warped) == ["sur_refl_b01", state]
@@ -223,8 +223,8 @@ def test_the_band_that_tells_clouds_is_kept_whatever_bands_are_asked_for(shared_
     assert list(modis.assets(stateless, values(modis.RECIPE, assets=("red",)))) == ["sur_refl_b01", control]
 
 
-def test_an_item_without_the_band_that_tells_clouds_is_refused(shared_data: Path) -> None:
-    item = template(shared_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
+def test_an_item_without_the_band_that_tells_clouds_is_refused(real_data: Path) -> None:
+    item = template(real_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
     blind = {**item, "assets": {key: asset for key, asset in item["assets"].items() if not key.startswith("scl")}}
     with pytest.raises(ValueError, match="it has no scl, which marks the clouds of sentinel-2-l2a"):
         sentinel_2.assets(blind, values(sentinel_2.RECIPE))
@@ -245,8 +245,8 @@ def test_clouds_are_counted_whatever_bands_are_kept(scene_items: list[Item], tmp
     assert max(clouds[0]) > 0
 
 
-def test_level_1_keeps_pan_and_thermal_bands(shared_data: Path) -> None:
-    level_2 = template(shared_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
+def test_level_1_keeps_pan_and_thermal_bands(real_data: Path) -> None:
+    level_2 = template(real_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
     level_1 = level_1_of(level_2)
     options = values(landsat.RECIPE)
     both = {"blue", "green", "red", "nir08", "swir16", "swir22", "qa_pixel"}
@@ -489,10 +489,10 @@ def covers(seed: int) -> list[float]:
 
 @pytest.fixture(scope="module")
 def sentinel_2_catalogue(
-    s3: Buckets, shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+    s3: Buckets, real_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, list[Item], Path]]:
     """(URL of the API, its items, layer of tiles); the second tile has no scene."""
-    like = template(shared_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
+    like = template(real_data, "earthsearch-v1__sentinel-2-l2a__S2A_29RKH")
     folder = tmp_path_factory.mktemp("sentinel-2")
     rng = np.random.default_rng(1)
     files = {}
@@ -559,8 +559,8 @@ def test_an_empty_search_is_nothing_to_do(
 
 
 @pytest.mark.server
-def test_landsat_from_search_to_index(s3: Buckets, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    level_2 = template(shared_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
+def test_landsat_from_search_to_index(s3: Buckets, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    level_2 = template(real_data, "usgs__landsat-c2l2-sr__LC09_092068_v1.0")
     rng = np.random.default_rng(3)
     items = []
     for like in (level_1_of(level_2), level_2):
@@ -598,8 +598,8 @@ def test_landsat_from_search_to_index(s3: Buckets, shared_data: Path, tmp_path: 
 
 
 @pytest.mark.server
-def test_sentinel_1_from_search_to_index(s3: Buckets, shared_data: Path, tmp_path: Path) -> None:
-    like = template(shared_data, "planetarycomputer__sentinel-1-rtc")
+def test_sentinel_1_from_search_to_index(s3: Buckets, real_data: Path, tmp_path: Path) -> None:
+    like = template(real_data, "planetarycomputer__sentinel-1-rtc")
     rng = np.random.default_rng(4)
     files = {}
     for key in ("vv", "vh"):

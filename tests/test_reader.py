@@ -106,30 +106,30 @@ def padded(values: np.ndarray, rows: range, cols: range, fill: Any) -> np.ndarra
         ("esa_worldcover_2020_N00E006.tif", {"crs": "EPSG:4326", "shape": (36000, 36000)}),
     ],
 )
-def test_header_of_real_files(shared_data: Path, file: str, expected: dict[str, Any]) -> None:
-    header = read_header(str(shared_data / "rasters" / file))
+def test_header_of_real_files(real_data: Path, file: str, expected: dict[str, Any]) -> None:
+    header = read_header(str(real_data / "rasters" / file))
     known = {"crs": header.grid.crs, "shape": header.grid.shape}
     assert {name: known.get(name, getattr(header, name, None)) for name in expected} == expected
 
 
-def test_header_of_a_crs_without_code(shared_data: Path) -> None:
-    path = next((shared_data / "rasters" / "modis_MYD13A1").glob("*VIQ*"))
+def test_header_of_a_crs_without_code(real_data: Path) -> None:
+    path = next((real_data / "rasters" / "modis_MYD13A1").glob("*VIQ*"))
     header = read_header(str(path))
     assert header.grid.crs.startswith("PROJCRS[")
     assert "Sinusoidal" in header.grid.crs
     assert (header.nodata, header.descriptions) == ((65535.0,), ("500m 16 days VI Quality",))
 
 
-def test_sidecars_are_seen_whatever_the_environment_says(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sidecars_are_seen_whatever_the_environment_says(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
-    assert read_header(str(shared_data / "rasters" / S2_JP2)).grid.crs == "EPSG:32633"
+    assert read_header(str(real_data / "rasters" / S2_JP2)).grid.crs == "EPSG:32633"
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_files_without_a_usable_grid_are_refused(shared_data: Path, tmp_path: Path) -> None:
+def test_files_without_a_usable_grid_are_refused(real_data: Path, tmp_path: Path) -> None:
     values = np.zeros((4, 5), "uint8")
     with pytest.raises(ValueError, match=r"gcps_only_au.tif has no pixel grid, only 24 ground control points; warp it"):
-        read_header(str(shared_data / "rasters" / "gcps_only_au.tif"))
+        read_header(str(real_data / "rasters" / "gcps_only_au.tif"))
     rotated = from_origin(0, 0, 1, 1) @ rasterio.Affine.rotation(30)
     south_up = rasterio.Affine(10, 0, 0, 0, 10, 0)
     for transform, crs, words in [
@@ -235,8 +235,8 @@ def test_thinning_in_parts_is_the_same(small: dict[str, Any], monkeypatch: pytes
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "average"])
-def test_warp_agrees_with_gdals_own(shared_data: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    href = str(shared_data / "rasters" / S2_TIF)
+def test_warp_agrees_with_gdals_own(real_data: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    href = str(real_data / "rasters" / S2_TIF)
     band = band_of(href)
     target = PixelGrid("EPSG:32628", (130.0, 0.0, 780000.0, 0.0, -130.0, 2810000.0), (500, 600))
     got = reader_of(band, target, method).read(Window(100, 50, 400, 300))
@@ -287,14 +287,14 @@ def test_another_resampling_is_used_for_coarser_bands_too(small: dict[str, Any])
     np.testing.assert_array_equal(same, small["values"])
 
 
-def test_rescaled_values_have_nan_for_nodata_and_masked(tmp_path: Path, shared_data: Path) -> None:
+def test_rescaled_values_have_nan_for_nodata_and_masked(tmp_path: Path, real_data: Path) -> None:
     values = np.array([[0, 10], [1000, 65535]], "uint16")
     band = band_of(write(tmp_path / "a.tif", values, nodata=0), scale=0.0001, offset=-0.1)
     got = reader_of(band, band.grid.window(row_off=0, col_off=0, height=2, width=3), rescale=True).read(Window(0, 0, 3, 2))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, [[np.nan, -0.099, np.nan], [0.0, 6.4535, np.nan]], rtol=1e-6, atol=1e-9)
 
-    href = str(shared_data / "rasters" / "colorado_hro_mask.tif")
+    href = str(real_data / "rasters" / "colorado_hro_mask.tif")
     band = band_of(href, 2)
     got = reader_of(band, band.grid, rescale=True).read(Window(0, 0, 383, 232))
     with rasterio.open(href) as dataset:
@@ -304,8 +304,8 @@ def test_rescaled_values_have_nan_for_nodata_and_masked(tmp_path: Path, shared_d
 
 
 @pytest.mark.parametrize("file", ["naip_m_3211605_ne_11.tif", "l7_olinda_6band.tif", "rgb_byte_l7.tif", "hls_10band_224.tif"])
-def test_bands_of_one_file_are_handed_on(shared_data: Path, file: str) -> None:
-    href = str(shared_data / "rasters" / file)
+def test_bands_of_one_file_are_handed_on(real_data: Path, file: str) -> None:
+    href = str(real_data / "rasters" / file)
     with rasterio.open(href) as dataset:
         expected = dataset.read(window=Window(10, 20, 100, 90))
         indexes = dataset.indexes
@@ -336,8 +336,8 @@ def test_reader_pickles_and_reads_again(small: dict[str, Any]) -> None:
     again.close()
 
 
-def test_many_threads_on_one_file(shared_data: Path) -> None:
-    href = str(shared_data / "rasters" / S2_TIF)
+def test_many_threads_on_one_file(real_data: Path) -> None:
+    href = str(real_data / "rasters" / S2_TIF)
     expected = pixels(href)
     band = band_of(href)
     fine = PixelGrid(band.grid.crs, (50, 0, band.grid.transform[2], 0, -50, band.grid.transform[5]), (2196, 2196))
@@ -389,8 +389,8 @@ def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_children_of_a_fork_read_their_own(shared_data: Path) -> None:
-    href = str(shared_data / "rasters" / S2_TIF)
+def test_children_of_a_fork_read_their_own(real_data: Path) -> None:
+    href = str(real_data / "rasters" / S2_TIF)
     band = band_of(href)
     reader = reader_of(band, band.grid)
     expected = reader.read(Window(0, 0, 1098, 1098))
@@ -437,13 +437,13 @@ def test_missing_and_wrong_files_name_item_asset_and_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_the_items_grid_serves_for_a_file_without_one_but_not_for_control_points(shared_data: Path, tmp_path: Path) -> None:
+def test_the_items_grid_serves_for_a_file_without_one_but_not_for_control_points(real_data: Path, tmp_path: Path) -> None:
     values = np.arange(12, dtype="uint8").reshape(3, 4)
     grid = PixelGrid("EPSG:32633", (10, 0, 0, 0, -10, 0), (3, 4))
     band = Band("a", "a", write(tmp_path / "a.tif", values, rasterio.Affine.identity(), crs=None), grid, "uint8")
     np.testing.assert_array_equal(reader_of(band, grid).read(Window(0, 0, 4, 3)), values)
     grid = PixelGrid("EPSG:4326", (0.1, 0, 110, 0, -0.1, -10), (124, 133))
-    band = Band("a", "a", str(shared_data / "rasters" / "gcps_only_au.tif"), grid, "uint8")
+    band = Band("a", "a", str(real_data / "rasters" / "gcps_only_au.tif"), grid, "uint8")
     with pytest.raises(ItemError, match="only 24 ground control points"):
         reader_of(band, grid).read(Window(0, 0, 4, 3))
 
@@ -452,8 +452,8 @@ def test_the_items_grid_serves_for_a_file_without_one_but_not_for_control_points
 @pytest.mark.parametrize(
     "file", [S2_TIF, "s2_T32TLS_R60m_B01.jp2", "landsat_LC08_198029_B2_crop.tif", "naip_m_4112001_sw_10.tif"]
 )
-def test_truncated_files_are_never_read_as_nodata(shared_data: Path, tmp_path: Path, file: str) -> None:
-    whole = shared_data / "rasters" / file
+def test_truncated_files_are_never_read_as_nodata(real_data: Path, tmp_path: Path, file: str) -> None:
+    whole = real_data / "rasters" / file
     band = band_of(str(whole))
     data = whole.read_bytes()
     cut = tmp_path / whole.name
@@ -472,8 +472,8 @@ def test_truncated_files_are_never_read_as_nodata(shared_data: Path, tmp_path: P
 @pytest.mark.parametrize(
     "file", [S2_JP2, "landsat_LC08_198029_B2_crop.tif", "copdem30_N00E006.tif", "s2_29RKH/SCL.tif", "s2_T32TLS_R60m_B01.jp2"]
 )
-def test_strips_are_the_file_in_order(shared_data: Path, file: str) -> None:
-    href = str(shared_data / "rasters" / file)
+def test_strips_are_the_file_in_order(real_data: Path, file: str) -> None:
+    href = str(real_data / "rasters" / file)
     expected = pixels(href)
     got = np.zeros_like(expected)
     following, buffers = 0, set()
@@ -489,8 +489,8 @@ def test_strips_are_the_file_in_order(shared_data: Path, file: str) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
-def test_strips_of_several_bands_and_their_mask(shared_data: Path) -> None:
-    href = str(shared_data / "rasters" / "colorado_hro_mask.tif")
+def test_strips_of_several_bands_and_their_mask(real_data: Path) -> None:
+    href = str(real_data / "rasters" / "colorado_hro_mask.tif")
     with rasterio.open(href) as dataset:
         expected, mask = dataset.read([3, 1]), dataset.read_masks(3)
     parts = [(row, values[:2].copy(), values[2].copy()) for row, values in strips(href, [3, 1, 0])]
@@ -526,8 +526,8 @@ print(json.dumps([total, peak() - before]))
 
 
 @pytest.mark.once
-def test_strips_of_a_huge_file_take_little_memory(shared_data: Path) -> None:
-    path = shared_data / "rasters" / "esa_worldcover_2020_N00E006.tif"
+def test_strips_of_a_huge_file_take_little_memory(real_data: Path) -> None:
+    path = real_data / "rasters" / "esa_worldcover_2020_N00E006.tif"
     answer = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True, timeout=100)
     total, grown = json.loads(answer.stdout)
     with rasterio.open(path) as dataset:
@@ -540,9 +540,9 @@ def test_strips_of_a_huge_file_take_little_memory(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "X-Amz-Signature=a%20b%2Fc&X-Amz-Expires=9", "Expires=9&X-Goog-Signature=ab"])
-def test_remote_cog(shared_data: Path, query: str) -> None:
-    expected = pixels(shared_data / "rasters" / S2_TIF)
-    with RangeServer(shared_data / "rasters", query=query or None) as server:
+def test_remote_cog(real_data: Path, query: str) -> None:
+    expected = pixels(real_data / "rasters" / S2_TIF)
+    with RangeServer(real_data / "rasters", query=query or None) as server:
         href = f"{server.url}/{S2_TIF}" + (f"?{query}" if query else "")
         band = band_of(href)
         reader = reader_of(band, band.grid)
@@ -561,10 +561,10 @@ def test_remote_cog(shared_data: Path, query: str) -> None:
 
 
 def test_remote_errors_hide_the_signature_and_busy_servers_are_asked_again(
-    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")
-    with RangeServer(shared_data / "rasters", busy=2) as server:
+    with RangeServer(real_data / "rasters", busy=2) as server:
         assert read_header(f"{server.url}/{S2_TIF}").grid.shape == (1098, 1098)
         assert [status for *_, status in server.requests].count(503) == 2
         with pytest.raises(OSError, match=r"can't read http://[^ ]*/none.tif\?\.\.\.: HTTP response code: 404") as caught:
@@ -573,8 +573,8 @@ def test_remote_errors_hide_the_signature_and_busy_servers_are_asked_again(
         POOL.clear()
 
 
-def test_threads_do_not_share_what_is_handed_on(shared_data: Path) -> None:
-    href = str(shared_data / "rasters" / "naip_m_4112001_sw_10.tif")
+def test_threads_do_not_share_what_is_handed_on(real_data: Path) -> None:
+    href = str(real_data / "rasters" / "naip_m_4112001_sw_10.tif")
     readers = [reader_of(band_of(href, index), band_of(href).grid, siblings=(1, 2, 3, 4)) for index in (1, 2, 3, 4)]
     readers[0].read(Window(0, 0, 50, 50))
     seen: list[Any] = []
@@ -585,9 +585,9 @@ def test_threads_do_not_share_what_is_handed_on(shared_data: Path) -> None:
     np.testing.assert_array_equal(readers[3].read(Window(0, 0, 50, 50)), pixels(href, 4)[:50, :50])
 
 
-def test_an_error_of_one_file_is_not_taken_for_one_of_the_next(shared_data: Path, tmp_path: Path) -> None:
+def test_an_error_of_one_file_is_not_taken_for_one_of_the_next(real_data: Path, tmp_path: Path) -> None:
     """GDAL remembers a thread's last error; rasterio looks at it after calls on datasets that were open already."""
-    good = str(shared_data / "rasters" / S2_TIF)
+    good = str(real_data / "rasters" / S2_TIF)
     whole = Path(good).read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
     expected = read_header(good)  # its dataset waits in the pool now

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from archives import ledger_lines, make_items, parts, rows
+from fault_checks import check_killed_build, start_driver, wait_for_parts
 from processes import dask_cluster
 
 import xchip
@@ -365,47 +365,15 @@ def test_no_archive(tmp_path: Path) -> None:
 
 # Killed
 
-# Python leaves SIGINT ignored where it was started so, as shells do in the background.
-DRIVER = """
-import json, signal, sys, xchip
-signal.signal(signal.SIGINT, signal.default_int_handler)
-items = [json.loads(line) for line in open(sys.argv[1])]
-xchip.build_index(items, sys.argv[2], 64, progress=False, workers=2)
-"""
-
-
-def start_driver(items: list[dict[str, Any]], tmp_path: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    (tmp_path / "items.ndjson").write_text("".join(json.dumps(item) + "\n" for item in items))
-    command = [sys.executable, "-c", DRIVER, str(tmp_path / "items.ndjson"), str(tmp_path / "a")]
-    return subprocess.Popen(command, stderr=subprocess.PIPE), tmp_path / "a"
-
-
-def wait_for_parts(archive: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while sum(1 for _ in archive.glob("index/*/*/index.parquet")) < count:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
 
 def test_a_driver_that_is_killed_leaves_nothing_half(tmp_path: Path) -> None:
     items = make_items(tmp_path, 120)
-    rng = random.Random(5)
-    archive = tmp_path / "a"
-    for stop in (rng.randrange(5, 30), rng.randrange(40, 70)):
-        process, archive = start_driver(items, tmp_path)
-        wait_for_parts(archive, stop, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        for part in archive.glob("index/*/*/*.parquet"):
-            assert pq.read_table(part).num_rows == 20  # whole
-    report = build(items, archive)
-    assert report.failed == 0
-    assert report.done + report.skipped == 120
     undisturbed = tmp_path / "undisturbed"
     build(items, undisturbed)
-    pd.testing.assert_frame_equal(rows(archive), rows(undisturbed))
-    assert walk(Store(str(archive))).num_rows == parts_of(Store(str(archive))).num_rows == 120
+    rng = random.Random(5)
+    stops = (rng.randrange(5, 30), rng.randrange(40, 70))
+    waits = (lambda archive, process, stop=stop: wait_for_parts(archive, stop, process) for stop in stops)
+    check_killed_build(items, tmp_path, rows(undisturbed), waits)
 
 
 def test_ctrl_c_leaves_a_clean_archive(tmp_path: Path) -> None:

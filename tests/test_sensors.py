@@ -159,10 +159,10 @@ def published(folder: Path, file: str, key: str) -> QualityRule:
     ],
 )
 def test_profile_agrees_with_what_is_published(
-    sensor: str, file: str, key: str, dtype: str, unsaid: Callable[[Any], Any], shared_data: Path
+    sensor: str, file: str, key: str, dtype: str, unsaid: Callable[[Any], Any], real_data: Path
 ) -> None:
     """Every published class means what the profile says: for all words that the item speaks of."""
-    rule = published(shared_data, file, key)
+    rule = published(real_data, file, key)
     words = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     words = words[~unsaid(words.astype(int))]
     assert rule.codes(words).tolist() == sensors.find(sensor).quality[0].codes(words).tolist()

@@ -619,9 +619,9 @@ def test_two_rows_of_a_step_are_refused(index: geopandas.GeoDataFrame) -> None:
         open_chips(rows.assign(step=rows["step"] + 1), ["red"])
 
 
-def test_real_dates_of_one_tile(shared_data: Path) -> None:
+def test_real_dates_of_one_tile(real_data: Path) -> None:
     names = ("S2B_33TWL_20230810", "S2A_33TWL_20230815", "S2A_33TWL_20230818", "S2B_33TWM_20230810")
-    items = [shared_data / "rasters" / f"s2_{name}" / "item.json" for name in names]
+    items = [real_data / "rasters" / f"s2_{name}" / "item.json" for name in names]
     index = xchip.index_items(items, 128, anchor="crs").compute()
     rows = series(index)
     assert rows["place_id"].str.startswith("EPSG:32633/120/128x128/").all()

@@ -200,9 +200,9 @@ def test_chips_without_valid_pixels_and_without_fractions(ds, index) -> None:
     assert len(preview(bare, ds).axes) == 2
 
 
-def test_real_scenes(shared_data: Path) -> None:
+def test_real_scenes(real_data: Path) -> None:
     """Items of several catalogues, whose bands have the same common names under other keys."""
-    items = [shared_data / "rasters" / name / "item.json" for name in ("landsat_001062", "s2_29RKH", "s2_S2B_33TWM_20230810")]
+    items = [real_data / "rasters" / name / "item.json" for name in ("landsat_001062", "s2_29RKH", "s2_S2B_33TWM_20230810")]
     rows = pd.concat([xchip.index_items(item, 64).compute() for item in items], ignore_index=True)
     clear = rows[rows.nodata_fraction < 0.5]
     figure = preview(clear.groupby("item_id").head(2))

@@ -13,10 +13,10 @@ from item_making import header_of, make_item, tif
 from xchip.stac.scene.understand import plain_items, scenes, understand
 
 
-def test_what_items_may_be(shared_data: Path) -> None:
+def test_what_items_may_be(real_data: Path) -> None:
     import pystac
 
-    path = shared_data / "rasters" / "s2_29RKH" / "item.json"
+    path = real_data / "rasters" / "s2_29RKH" / "item.json"
     item = json.loads(path.read_text())
     whole = {"type": "FeatureCollection", "features": [item, item]}
     loaded = pystac.Item.from_file(str(path))
@@ -45,8 +45,8 @@ def test_what_items_may_be(shared_data: Path) -> None:
     assert item["assets"]["blue"]["href"] == "./B02.tif"  # the caller's dict is left alone
 
 
-def test_an_item_search(shared_data: Path) -> None:
-    item = json.loads((shared_data / "items" / "planetarycomputer__naip.json").read_text())
+def test_an_item_search(real_data: Path) -> None:
+    item = json.loads((real_data / "items" / "planetarycomputer__naip.json").read_text())
 
     class ItemSearch:
         def items_as_dicts(self) -> Any:
@@ -77,8 +77,8 @@ def test_hrefs_are_resolved_against_the_file_or_the_self_link(tmp_path: Path) ->
     )
 
 
-def test_stac_geoparquet_gives_the_items_it_was_made_of(shared_data: Path) -> None:
-    found = list(plain_items(shared_data / "items" / "stac-geoparquet__naip.parquet"))
+def test_stac_geoparquet_gives_the_items_it_was_made_of(real_data: Path) -> None:
+    found = list(plain_items(real_data / "items" / "stac-geoparquet__naip.parquet"))
     item, _ = found[0]
     assert (item["id"], item["collection"]) == ("ok_m_3409901_nw_14_1_20100425", "naip")
     assert item["properties"]["datetime"] == "2010-04-25T00:00:00Z"
@@ -86,11 +86,11 @@ def test_stac_geoparquet_gives_the_items_it_was_made_of(shared_data: Path) -> No
     assert item["geometry"]["type"] == "Polygon"
     assert "description" not in item["assets"]["image"]["eo:bands"][0]
     json.dumps([item for item, _ in found])
-    item, _ = next(plain_items(shared_data / "items" / "stac-geoparquet__100-sentinel-2-items.parquet"))
+    item, _ = next(plain_items(real_data / "items" / "stac-geoparquet__100-sentinel-2-items.parquet"))
     assert understand(item).bbox == pytest.approx((-105.365, 39.659, -104.885, 40.651), abs=1e-3)
 
 
-def test_over_http(shared_data: Path, tmp_path: Path) -> None:
+def test_over_http(real_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp")
     import functools
     import http.server

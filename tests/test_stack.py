@@ -103,8 +103,8 @@ def write(path: Path, array: np.ndarray, *, left: float = 500000, top: float = 5
 
 
 @pytest.mark.parametrize("folder", SCENES)
-def test_published_scenes_are_stacked_as_they_are(shared_data: Path, folder: str) -> None:
-    item = shared_data / "rasters" / folder / "item.json"
+def test_published_scenes_are_stacked_as_they_are(real_data: Path, folder: str) -> None:
+    item = real_data / "rasters" / folder / "item.json"
     with dask.config.set(scheduler=refuse):
         ds = xchip.stack(str(item))
     assets = json.loads(item.read_text())["assets"]
@@ -124,8 +124,8 @@ def test_published_scenes_are_stacked_as_they_are(shared_data: Path, folder: str
 
 
 @pytest.mark.parametrize("file", ALONE)
-def test_single_files_are_stacked_as_they_are(shared_data: Path, file: str) -> None:
-    path = shared_data / "rasters" / file
+def test_single_files_are_stacked_as_they_are(real_data: Path, file: str) -> None:
+    path = real_data / "rasters" / file
     ds = stack_scenes([scene_of(*bands_of(path, "image"))])
     with rasterio.open(path) as dataset:
         np.testing.assert_array_equal(np.stack([array.values[0] for array in ds.data_vars.values()]), dataset.read())
@@ -141,8 +141,8 @@ def test_single_files_are_stacked_as_they_are(shared_data: Path, file: str) -> N
     chunks=st.one_of(st.integers(20, 300), st.tuples(st.integers(20, 300), st.integers(20, 300)), st.just(-1), st.just("auto")),
     window=st.tuples(st.integers(-30, 280), st.integers(-30, 240), st.integers(1, 90), st.integers(1, 90)),
 )
-def test_windows_and_chunks_do_not_change_pixels(shared_data: Path, chunks: Any, window: Any) -> None:
-    path = shared_data / "rasters" / "naip_m_4112001_sw_10.tif"
+def test_windows_and_chunks_do_not_change_pixels(real_data: Path, chunks: Any, window: Any) -> None:
+    path = real_data / "rasters" / "naip_m_4112001_sw_10.tif"
     bands = bands_of(path, "image")
     row, col, height, width = window
     assume(row + height > 0 and col + width > 0)  # or no pixel of the scene lies in it, which is refused
@@ -157,14 +157,14 @@ def test_windows_and_chunks_do_not_change_pixels(shared_data: Path, chunks: Any,
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_schedulers_agree(shared_data: Path, scheduler: str) -> None:
-    ds = xchip.stack(str(shared_data / "rasters" / "s2_29RKH" / "item.json"), ["red", "scl", "coastal"], chunks=500)
+def test_schedulers_agree(real_data: Path, scheduler: str) -> None:
+    ds = xchip.stack(str(real_data / "rasters" / "s2_29RKH" / "item.json"), ["red", "scl", "coastal"], chunks=500)
     expected = ds.compute(scheduler="synchronous")
     xr.testing.assert_identical(ds.compute(scheduler=scheduler, num_workers=2), expected)
 
 
-def test_a_remote_item(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local = shared_data / "rasters" / "s2_29RKH" / "item.json"
+def test_a_remote_item(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = real_data / "rasters" / "s2_29RKH" / "item.json"
     query = "X-Amz-Signature=abc"
     with RangeServer(local.parent, query=query) as server:
         item = json.loads(local.read_text())
@@ -230,8 +230,8 @@ def test_coordinates_are_exact_pixel_centres() -> None:
     np.testing.assert_array_equal(ds.y, 4999970 - 30 * np.arange(7))
 
 
-def test_a_crs_without_code(shared_data: Path) -> None:
-    paths = sorted((shared_data / "rasters" / "modis_MYD13A1").glob("*.TIF"))
+def test_a_crs_without_code(real_data: Path) -> None:
+    paths = sorted((real_data / "rasters" / "modis_MYD13A1").glob("*.TIF"))
     bands = [band for path in paths for band in bands_of(path, path.stem.split("_")[-1])]
     ds = stack_scenes([scene_of(*bands)])
     assert ds.rio.crs.to_epsg() is None
@@ -390,8 +390,8 @@ def test_resolution_keeps_to_the_items_corner_or_that_of_bounds(numbered: tuple[
             stack_scenes([scene], resolution=wrong)
 
 
-def test_crs_warps_like_gdal(shared_data: Path) -> None:
-    path = shared_data / "rasters" / "s2_29RKH" / "B02.tif"
+def test_crs_warps_like_gdal(real_data: Path) -> None:
+    path = real_data / "rasters" / "s2_29RKH" / "B02.tif"
     scene = scene_of(*bands_of(path, "blue"))
     same = stack_scenes([scene], crs="EPSG:32629")
     assert "resampled" not in same.blue.attrs
@@ -515,16 +515,16 @@ def test_auto_chunks_of_a_part_begin_where_blocks_do() -> None:
     assert ds.chunks["x"] == (1048, 2048, 404)
 
 
-def test_four_bands_of_a_file_are_one_chunk(shared_data: Path) -> None:
-    scene = scene_of(*bands_of(shared_data / "rasters" / "naip_m_4112001_sw_10.tif", "image"))
+def test_four_bands_of_a_file_are_one_chunk(real_data: Path) -> None:
+    scene = scene_of(*bands_of(real_data / "rasters" / "naip_m_4112001_sw_10.tif", "image"))
     ds = stack_scenes([scene], chunks=100)
     graph = ds.__dask_graph__()
     reads = [key for key in graph if str(key[0]).startswith("fetch_raster_window")]
     assert len(reads) == 4 * 3
 
 
-def test_graphs_are_named_the_same_twice(shared_data: Path) -> None:
-    scene = scene_of(*bands_of(shared_data / "rasters" / "naip_m_4112001_sw_10.tif", "image"))
+def test_graphs_are_named_the_same_twice(real_data: Path) -> None:
+    scene = scene_of(*bands_of(real_data / "rasters" / "naip_m_4112001_sw_10.tif", "image"))
     assert stack_scenes([scene]).image_1.data.name == stack_scenes([scene]).image_1.data.name
 
 

@@ -150,15 +150,15 @@ def test_google_and_azure() -> None:
     assert (fs.account_name, path) == ("account", "container/a.tif")
 
 
-def test_options_for_buckets_leave_other_places_alone(tmp_path: Path, shared_data: Path) -> None:
+def test_options_for_buckets_leave_other_places_alone(tmp_path: Path, real_data: Path) -> None:
     storage = StorageOptions(endpoint=SERVER, **KEYS)
     (tmp_path / "a").write_bytes(b"a")
     for url in (str(tmp_path / "a"), (tmp_path / "a").as_uri()):
         fs, path = storage.filesystem(url)
         assert fs.cat_file(path) == b"a"
-    with RangeServer(shared_data / "rasters") as server:
+    with RangeServer(real_data / "rasters") as server:
         fs, path = storage.filesystem(f"{server.url}/{COG}")
-        assert fs.cat_file(path) == (shared_data / "rasters" / COG).read_bytes()
+        assert fs.cat_file(path) == (real_data / "rasters" / COG).read_bytes()
     with pytest.raises(ValueError, match="nonsense"):
         storage.filesystem("nonsense://a")
 
@@ -166,8 +166,8 @@ def test_options_for_buckets_leave_other_places_alone(tmp_path: Path, shared_dat
 # --- The pool of open files -------------------------------------------------------------------------------------------
 
 
-def test_open_files_of_other_settings_are_not_used(shared_data: Path) -> None:
-    with RangeServer(shared_data / "rasters") as server:
+def test_open_files_of_other_settings_are_not_used(real_data: Path) -> None:
+    with RangeServer(real_data / "rasters") as server:
         pool, href = DatasetPool(), f"{server.url}/{COG}"
 
         def borrowed(storage: StorageOptions) -> Any:
@@ -179,7 +179,7 @@ def test_open_files_of_other_settings_are_not_used(shared_data: Path) -> None:
         assert first is not second
         assert (borrowed(plain), borrowed(reader), borrowed(StorageOptions(**KEYS))) == (first, second, second)
         assert borrowed(StorageOptions(key="reader", secret="other")) not in (first, second)
-        local = str(shared_data / "rasters" / COG)
+        local = str(real_data / "rasters" / COG)
         with pool.borrowed(local) as before:
             pass
         with reader.gdal(), pool.borrowed(local) as dataset:
@@ -251,11 +251,11 @@ def test_a_scene_is_signed_whole(tmp_path: Path) -> None:
     assert sorted(calls) == sorted({band.href for band in (*scene.bands, *scene.quality)}), "each file once"
 
 
-def test_headers_are_read_from_signed_hrefs(shared_data: Path) -> None:
+def test_headers_are_read_from_signed_hrefs(real_data: Path) -> None:
     assert header_reader(StorageOptions()) is read_header
-    with RangeServer(shared_data / "rasters", query=TOKEN) as server:
+    with RangeServer(real_data / "rasters", query=TOKEN) as server:
         header = header_reader(StorageOptions(signer=with_token))(f"{server.url}/{COG}")
-        assert header == read_header(str(shared_data / "rasters" / COG))
+        assert header == read_header(str(real_data / "rasters" / COG))
         POOL.clear()
 
 
@@ -325,13 +325,13 @@ def read_elsewhere(storage: StorageOptions, href: str) -> np.ndarray:
         return dataset.read(1, window=((0, 50), (0, 50)))
 
 
-def test_options_travel_to_workers(shared_data: Path) -> None:
+def test_options_travel_to_workers(real_data: Path) -> None:
     storage = StorageOptions(endpoint=SERVER, **KEYS, signer=with_token)
     with (
-        RangeServer(shared_data / "rasters", query=TOKEN) as server,
+        RangeServer(real_data / "rasters", query=TOKEN) as server,
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers,
     ):
         values = workers.submit(read_elsewhere, storage, f"{server.url}/{COG}").result(60)
-    with rasterio.open(shared_data / "rasters" / COG) as dataset:
+    with rasterio.open(real_data / "rasters" / COG) as dataset:
         np.testing.assert_array_equal(values, dataset.read(1, window=((0, 50), (0, 50))))
     assert pickle.loads(pickle.dumps(Store("s3://bucket/archive", storage))) == Store("s3://bucket/archive", storage)

@@ -227,9 +227,9 @@ def test_without_the_extra_gdal_reads_all(tmp_path: Path, monkeypatch: pytest.Mo
         tiles._codecs.cache_clear()
 
 
-def test_real_files_are_what_gdal_reads(shared_data: Path) -> None:
+def test_real_files_are_what_gdal_reads(real_data: Path) -> None:
     own = 0
-    for path in sorted((shared_data / "rasters").rglob("*.[tT][iI][fF]")):
+    for path in sorted((real_data / "rasters").rglob("*.[tT][iI][fF]")):
         with rasterio.open(path) as file:
             if file.driver != "GTiff" or max(file.shape) > 20_000:
                 continue

@@ -15,21 +15,19 @@ import numpy as np
 from xchip.core.grid import ChipGrid, GridOptions
 from xchip.core.limits import Limits
 from xchip.core.quality import QualityRule
-from xchip.core.reduce import FRACTIONS
 from xchip.core.types import JSON, PathLike
 from xchip.indexing.archive.layout import INDEX, PART, archive_store
 from xchip.indexing.archive.ledger import ItemDict, fingerprint_in_archive, parameters_of
 from xchip.indexing.archive.manifest import parts_of, record_of_part
 from xchip.indexing.archive.task import rows_of_item
+from xchip.indexing.files.write import index_bytes
 from xchip.indexing.from_items import IndexSpec, understand_for_index
-from xchip.indexing.rows import EDGES, INTEGERS
 from xchip.io.retry import GivenUp, retrying
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store
 from xchip.stac.scene.understand import HeaderNeeded, ItemError
 
 if TYPE_CHECKING:
-    import geopandas
     import pandas as pd
 
 READERS = 8
@@ -217,7 +215,7 @@ class _Check:
         except GivenUp as failure:
             yield f"its item can't be indexed again: {failure.history[-1].message}"
             return
-        yield from differences(rows, again.to_frame())
+        yield from differences(rows, _rows(index_bytes([again])))
 
 
 def _rows(content: bytes) -> pd.DataFrame:
@@ -251,11 +249,9 @@ def misplaced(grid: ChipGrid, rows: pd.DataFrame) -> Iterator[str]:
         yield f"chips do not lie on its item's grid: {_listing(rows['chip_id'][wrong])}"
 
 
-def differences(rows: pd.DataFrame, frame: geopandas.GeoDataFrame) -> Iterator[str]:
-    """Yield the differences between a part's ``rows`` and ``frame``, a new index of its item."""
-    import shapely
-
-    stored, expected = rows["chip_id"].tolist(), frame["chip_id"].tolist()
+def differences(rows: pd.DataFrame, new_rows: pd.DataFrame) -> Iterator[str]:
+    """Yield the differences between a part's ``rows`` and those of a new index of its item."""
+    stored, expected = rows["chip_id"].tolist(), new_rows["chip_id"].tolist()
     if stored != expected:
         missing, extra = set(expected) - set(stored), set(stored) - set(expected)
         if missing:
@@ -265,12 +261,12 @@ def differences(rows: pd.DataFrame, frame: geopandas.GeoDataFrame) -> Iterator[s
         if not missing and not extra:
             yield "has its chips in a different order than its item has now"
         return
-    columns = {name: (rows[name].to_numpy(), frame[name].to_numpy()) for name in (*INTEGERS, *EDGES, *FRACTIONS)}
-    columns["geometry"] = (rows["geometry"].to_numpy(), shapely.to_wkb(np.asarray(frame.geometry.array)))
-    for name, (values, new_values) in columns.items():
-        differs = values != new_values
-        if name in FRACTIONS:
-            differs &= ~(np.isnan(values) & np.isnan(new_values))
+    for name, new_values in new_rows.items():
+        if name not in rows:
+            yield f"lacks the column {name}"
+            continue
+        values = rows[name]
+        differs = (values.to_numpy() != new_values.to_numpy()) & ~(values.isna() & new_values.isna()).to_numpy()
         if differs.any():
             yield f"{name} differs from a new index of its item: {_listing(rows['chip_id'][differs])}"
 

@@ -262,6 +262,12 @@ class _SceneBuilder:
         """Return the scene's grid: the finest among the profile's default bands, or among the data assets."""
         if self.profile is not None:
             raster, grid, origin = finest_of_profile(self.files, self.matched.values())
+        elif not self.default_rasters:
+            raise ItemError(
+                self.item_id,
+                f"its rasters ({', '.join(self.by_key)}) are thumbnails, overviews or previews by their roles; give the raster "
+                "with the data only the role 'data'",
+            )
         else:
             raster, grid, origin = finest_of_rasters(self.files, self.default_rasters)
         grid_origin, _, crs_origin = origin.partition("; CRS: ")
