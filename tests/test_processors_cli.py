@@ -223,7 +223,7 @@ def test_a_refusal_leaves_an_archive_as_it_is(api: str, layer: Path, tmp_path: P
     unnamed = write_layer(tmp_path.parent / "unnamed.gpkg", [TILE], tile=["20LAA"])
     for arguments, message in (
         (("-i", 3), r"index 3 is out of range: 'sentinel-2' has 3 units in '.*tiles\.gpkg', counted from 0"),
-        (("-i", 0, "--source", unnamed), "has no column 'name', only tile; pass its column of names as column="),
+        (("-i", 0, "--source", unnamed), "has no column 'name', only tile; pass its column of names as --column"),
         (("-i", 0, "--source", "/nowhere/tiles.gpkg"), r"can't open the layer '/nowhere/tiles\.gpkg'"),
         (("-i", 0, "--years", "2019-2020", "--number-of-years", 3), "can't draw 3 different years from 2019, 2020"),
         (("-i", 0, "--size", 128), r"was built with size=\[64, 64\] \(now \[128, 128\]\)"),

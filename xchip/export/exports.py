@@ -267,7 +267,7 @@ def _table(rows: pd.DataFrame, kind: Format, sensor: str | None, assets: list[st
         if assets is not None or bands is None or not error.problem.startswith("it has no asset "):
             raise
         default = f"a file of the format {kind.name!r} has the bands {', '.join(bands)} of this sensor by default"
-        raise ItemError(error.item_id, f"{error.problem}; {default}; choose bands with assets=, or --assets") from error
+        raise ItemError(error.item_id, f"{error.problem}; {default}; choose bands with assets=") from error
 
 
 def _format_of(format: str | Format) -> Format:
