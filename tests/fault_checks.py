@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from archives import rows
-from xchip.archive.manifest import parts_of, walk
-from xchip.archive.store import Store
-from xchip.archive.verify import verify
-from xchip.stac.items import ItemError, understand
 
 import xchip
+from xchip.indexing.archive.manifest import parts_of, walk
+from xchip.indexing.archive.verify import verify
+from xchip.io.store import Store
+from xchip.stac.scene.understand import ItemError, understand
 
 # Builds that are killed
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from fault_checks import check_understood, mutated, places
 from item_making import header_of
-from xchip.stac.items import plain_items
+
+from xchip.stac.scene.understand import plain_items
 
 
 def test_mutated_items_are_understood_or_refused(soak: Callable[..., Any], real_data: Path) -> None:
