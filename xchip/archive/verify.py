@@ -16,6 +16,7 @@ import numpy as np
 
 from xchip.archive.build import Recipe, understand_for_index
 from xchip.archive.failures import GivenUp, retrying
+from xchip.archive.form import arrow_schema
 from xchip.archive.inspect import archive_at, contents_of
 from xchip.archive.layout import INDEX, PART
 from xchip.archive.ledger import fingerprint_in_archive, parameters_of
@@ -158,6 +159,8 @@ class _Check:
         return [Problem(row["path"], row["item_id"], message) for message in self._messages(row)]
 
     def _messages(self, row: dict[str, Any]) -> Iterator[str]:
+        import pyarrow as pa
+
         try:
             content = self._store.read(row["path"])
         except FileNotFoundError:
@@ -174,7 +177,7 @@ class _Check:
         try:
             rows = _rows(content)
             record, _ = record_of_part(self._store, row["path"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             yield f"can't be read: {error}"
             return
         if len(rows) != row["rows"]:
@@ -230,10 +233,13 @@ class _Check:
 
 
 def _rows(content: bytes) -> pd.DataFrame:
-    """All columns of a part."""
+    """All columns of a part, those of an index in the types that they have there."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(content)).to_pandas()
+    table = pq.read_table(io.BytesIO(content))
+    columns = arrow_schema()
+    more = [name for name in table.column_names if name not in columns.names]
+    return table.select(columns.names).cast(columns).to_pandas().join(table.select(more).to_pandas())
 
 
 def _bounds(row: dict[str, Any]) -> tuple[float, ...] | None:
