@@ -152,10 +152,10 @@ def check_understood(item: Any, **options: Any) -> None:
 
 
 @contextmanager
-def flipped_bit(path: Path, rng: random.Random) -> Iterator[int]:
-    """A file with a bit flipped until the end of the block; gives the byte."""
+def flipped_bit(path: Path, rng: random.Random, end: int | None = None) -> Iterator[int]:
+    """A file with a bit flipped before the byte ``end``, until the end of the block; gives the byte."""
     whole = path.read_bytes()
-    data, place = bytearray(whole), rng.randrange(len(whole))
+    data, place = bytearray(whole), rng.randrange(len(whole) if end is None else end)
     data[place] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
     try:
@@ -164,10 +164,13 @@ def flipped_bit(path: Path, rng: random.Random) -> Iterator[int]:
         path.write_bytes(whole)
 
 
-def check_flipped_part(archive: Path, part: Path, rng: random.Random) -> bool:
-    """A flipped bit of a part is found by `verify`, or else the part holds what it held; whether it was found."""
+def check_flipped_part(archive: Path, part: Path, rng: random.Random, *, footer: bool = True) -> bool:
+    """A flipped bit of a part is found by `verify`, or else the part holds what it held; whether it was found.
+
+    Arrow may end the process where the footer is damaged: ``footer=False`` leaves it alone.
+    """
     before = pq.read_table(part)
-    with flipped_bit(part, rng) as place:
+    with flipped_bit(part, rng, None if footer else part.stat().st_size - 8 - pq.read_metadata(part).serialized_size) as place:
         found = list(verify(archive, deep=True))
         assert {problem.path for problem in found} <= {part.relative_to(archive).as_posix()}
         if not found:

@@ -138,9 +138,17 @@ def record_of_part(store: Store, name: str) -> tuple[Record, str | None]:
     with store.open(name) as file:
         size = file.seek(0, io.SEEK_END)
         footer = pq.ParquetFile(file).metadata
-    facts = footer.metadata or {}
-    if b"geo" not in facts:
+    if b"geo" not in (footer.metadata or {}):
         raise ValueError(f"{store.path(name)!r} is not a part of an index: it has no GeoParquet metadata")
+    try:
+        return _record(name, size, footer)
+    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"{store.path(name)!r} is damaged: its footer can't be read ({error!r})") from error
+
+
+def _record(name: str, size: int, footer: pq.FileMetaData) -> tuple[Record, str | None]:
+    """The record and the hash of the parameters in a part's footer."""
+    facts = footer.metadata
     metadata = json.loads(facts.get(b"xchip", b"{}"))
     shared = _constants(footer, ("collection", "item_id", "item_href", "sensor", "datetime")) | metadata.get("item", {})
     bounds = json.loads(facts[b"geo"])["columns"]["geometry"].get("bbox")

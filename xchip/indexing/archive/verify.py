@@ -20,6 +20,7 @@ from xchip.indexing.archive.layout import INDEX, PART, archive_store
 from xchip.indexing.archive.ledger import ItemDict, fingerprint_in_archive, parameters_of
 from xchip.indexing.archive.manifest import parts_of, record_of_part
 from xchip.indexing.archive.task import rows_of_item
+from xchip.indexing.files.geoparquet import arrow_schema
 from xchip.indexing.files.write import index_bytes
 from xchip.indexing.from_items import IndexSpec, understand_for_index
 from xchip.io.retry import GivenUp, retrying
@@ -161,10 +162,12 @@ class _Check:
         if content[:4] != b"PAR1" or content[-4:] != b"PAR1":
             yield "is not a complete Parquet file; run the index again"
             return
+        import pyarrow as pa
+
         try:
             rows = _rows(content)
             record, _ = record_of_part(self._store, row["path"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             yield f"can't be read: {error}"
             return
         if len(rows) != row["rows"]:
@@ -219,9 +222,13 @@ class _Check:
 
 
 def _rows(content: bytes) -> pd.DataFrame:
+    """Read all columns of a part; those of the index in their types."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(content)).to_pandas()
+    table = pq.read_table(io.BytesIO(content))
+    columns = arrow_schema()
+    extra = [name for name in table.column_names if name not in columns.names]
+    return table.select(columns.names).cast(columns).to_pandas().join(table.select(extra).to_pandas())
 
 
 def misplaced(grid: ChipGrid, rows: pd.DataFrame) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from xchip.core.reduce import FRACTIONS
 from xchip.core.types import BBox, PathLike
 from xchip.core.version import VERSION
-from xchip.indexing.rows import EDGES
+from xchip.indexing.rows import COLUMNS, EDGES, INTEGERS, STRINGS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,3 +144,14 @@ def _projjson() -> dict[str, Any]:
     import pyproj
 
     return dict(pyproj.CRS.from_user_input("OGC:CRS84").to_json_dict())
+
+
+@cache
+def arrow_schema() -> pa.Schema:
+    """Return the index's columns as Arrow types; the rows of every file are converted to them."""
+    import pyarrow as pa
+
+    types: dict[str, pa.DataType] = dict.fromkeys((*STRINGS, "proj_code"), pa.large_string())
+    types |= dict.fromkeys(INTEGERS, pa.int32()) | dict.fromkeys((*EDGES, *FRACTIONS), pa.float64())
+    types |= {"datetime": pa.timestamp("us", tz="UTC"), "geometry": pa.large_binary()}
+    return pa.schema([(name, types[name]) for name in COLUMNS])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xchip.core.types import PathLike
-from xchip.indexing.files.geoparquet import bbox_type, sides_of
+from xchip.indexing.files.geoparquet import arrow_schema, bbox_type, sides_of
 from xchip.indexing.merge.deduplicate import FILE, POSITION, ChipCheck, Deduplicator
 from xchip.indexing.merge.external_sort import KEY, Sorter
 from xchip.indexing.merge.hilbert import WIDE, bbox_keys
@@ -21,7 +21,6 @@ from xchip.indexing.merge.publish import FILE_ROWS, IndexWriter, Target
 from xchip.indexing.merge.sources import FileRows, read_files
 from xchip.indexing.opening.listing import list_files
 from xchip.indexing.opening.scan import Piece
-from xchip.indexing.opening.schema import arrow_schema
 from xchip.indexing.rows import COLUMNS
 from xchip.io.progress import Tell, told
 from xchip.io.storage import StorageOptions

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from xchip.core.types import JSON
-from xchip.indexing.files.geoparquet import TYPES, bbox_column, wkb_types
+from xchip.indexing.files.geoparquet import TYPES, arrow_schema, bbox_column, wkb_types
 from xchip.indexing.opening import schema as form
 from xchip.indexing.opening.scan import BATCH_ROWS, Piece
 from xchip.io.storage import StorageOptions
@@ -83,7 +83,7 @@ def _read(path: str, content: BinaryIO, chip_size: int) -> Iterator[FileRows]:
     boxes = form.covering(schema)
     names = dict.fromkeys([*form.read_columns(schema), *(side[0] for side in boxes or ())])
     extra = sorted(form.extra_columns(schema), key=lambda field: field.name)
-    wanted = pa.schema([*form.arrow_schema(), *extra])
+    wanted = pa.schema([*arrow_schema(), *extra])
     plain = pa.schema([schema.field(name) for name in names])
     batches = (
         parquet.iter_batches(BATCH_ROWS, columns=list(names)) if parquet.metadata.num_rows else plain.empty_table().to_batches()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from xchip.core.types import BBox, Filters
-from xchip.indexing.opening.schema import arrow_schema
+from xchip.indexing.files.geoparquet import arrow_schema
 from xchip.indexing.stacchip.tables.from_stacchip import StacchipOptions
 from xchip.io.storage import StorageOptions
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from xchip.core.deprecation import warn_deprecated
 from xchip.core.types import BBox, Filters, Frame, IndexLike, PathLike
+from xchip.indexing.files.geoparquet import arrow_schema
 from xchip.indexing.opening import schema as form
 from xchip.indexing.opening.listing import Listing, list_files
 from xchip.indexing.opening.query import Query, make_query
@@ -208,7 +209,7 @@ def column_names(index: IndexLike, *, storage: StorageOptions | None = None) -> 
         return [str(name) for name in (table.columns if hasattr(table, "dtypes") else table.column_names)]
     storage = storage or StorageOptions()
     extra = _extra_columns([list_files(path, storage) for path in _paths(index)], storage)
-    return list(dict.fromkeys([*form.arrow_schema().names, *extra.names]))
+    return list(dict.fromkeys([*arrow_schema().names, *extra.names]))
 
 
 def read_rows(

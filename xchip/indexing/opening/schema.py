@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from xchip.core.reduce import FRACTIONS
 from xchip.indexing.archive.layout import INDEX, PART
-from xchip.indexing.rows import COLUMNS, EDGES, INTEGERS, STRINGS
+from xchip.indexing.rows import COLUMNS, INTEGERS
 from xchip.indexing.stacchip.tables import from_stacchip
 
 if TYPE_CHECKING:
@@ -21,17 +20,6 @@ _PART = re.compile(rf"(?P<root>.+)/{INDEX}/[^/]+/[^/]+/{re.escape(PART)}")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
 _ABSOLUTE = r"^([A-Za-z][A-Za-z0-9+.-]*:|/|\\)"
 _LONLAT = ({"authority": "OGC", "code": "CRS84"}, {"authority": "EPSG", "code": 4326})
-
-
-@cache
-def arrow_schema() -> pa.Schema:
-    """Return the index's columns as Arrow types; the rows of every file are converted to them."""
-    import pyarrow as pa
-
-    types: dict[str, pa.DataType] = dict.fromkeys((*STRINGS, "proj_code"), pa.large_string())
-    types |= dict.fromkeys(INTEGERS, pa.int32()) | dict.fromkeys((*EDGES, *FRACTIONS), pa.float64())
-    types |= {"datetime": pa.timestamp("us", tz="UTC"), "geometry": pa.large_binary()}
-    return pa.schema([(name, types[name]) for name in COLUMNS])
 
 
 def archive_of(path: str) -> str | None:
