@@ -74,8 +74,7 @@ def on_config(config: Any) -> Any:
     }
     for section in config.nav:
         for title, entries in section.items():
-            if isinstance(entries, list):
-                section[title] = [page for entry in entries for page in generated.get(entry, [entry])]
+            section[title] = [page for entry in entries for page in generated.get(str(entry), [entry])]
     return config
 
 
@@ -187,7 +186,7 @@ def names_linked(text: str) -> str:
 
 def outside_code(markdown: str, change: Any) -> str:
     """Markdown in which ``change`` was applied to all but fenced and indented blocks of code."""
-    parts = re.split(r"(^```.*?^```[ \t]*$|(?:^(?: {4}.*|[ \t]*)\n)*^ {4}.*$)", markdown, flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"(^```[\s\S]*?^```[ \t]*$|^ {4}.*$)", markdown, flags=re.MULTILINE)
     return "".join(part if number % 2 else change(part) for number, part in enumerate(parts))
 
 
