@@ -57,6 +57,14 @@ WITH_OUTPUTS = ("getting-started.md",)
 WIDTH = 100
 """Columns of the command line's help."""
 
+TABLE_STYLE = (
+    ".dataframe { border: 0; border-collapse: collapse } .dataframe thead { border-bottom: 1px solid rgba(128,128,128,.5) } "
+    ".dataframe th, .dataframe td { border: 0; padding: .2em .8em; text-align: right; white-space: nowrap }"
+)
+"""How tables of pandas look in outputs."""
+HTML_OUTPUTS: dict[str, str] = {}
+"""Key -> HTML of an output. Markdown has the keys."""
+
 Cell = tuple[str, int, str]
 """(file name, first line, code)."""
 Outputs = list[list[list[str]]]
@@ -97,6 +105,18 @@ def on_page_markdown(markdown: str, page: Any, **rest: Any) -> str:
         markdown = with_outputs(markdown, path)
     source = source_of(path)
     return markdown if source is None else outside_code(markdown, lambda text: names_linked(relinked(text, source, path)))
+
+
+def on_page_content(html: str, **rest: Any) -> str:
+    """Insert the HTML of outputs, after Markdown, which would change it.
+
+    Each is a shadow tree, because the styles of the theme and those of Xarray and pandas must not mix.
+    """
+
+    def output(match: re.Match[str]) -> str:
+        return f'{match[0]}<template shadowrootmode="open"><style>{TABLE_STYLE}</style>{HTML_OUTPUTS[match["key"]]}</template>'
+
+    return re.sub(r'<div class="output" data-output="(?P<key>\w+)">', output, html)
 
 
 def generated_pages() -> Iterator[tuple[str, str]]:
@@ -247,7 +267,9 @@ def rendered(outputs: list[list[str]], page: str) -> Iterator[str]:
         if kind == "text":
             yield f"```{{ .text .output }}\n{value.rstrip()}\n```"
         elif kind == "html":
-            yield f'<div class="output">{value}</div>'
+            key = hashlib.sha256(value.encode()).hexdigest()[:16]
+            HTML_OUTPUTS[key] = value
+            yield f'<div class="output" data-output="{key}"></div>'
         else:
             where = posixpath.relpath(output_path(page, value), posixpath.dirname(page) or ".")
             yield f"![Picture made by the code above]({where})"
@@ -309,6 +331,8 @@ def run_cached(cells: Sequence[Cell], needs_demo: bool) -> Path:
         job = Path(scratch, "cells.json")
         job.write_text(json.dumps(cells))
         run_python([str(DOCS / "run_cells.py"), str(job), str(folder)], scratch)
+        outputs = folder / "outputs.json"
+        outputs.write_text(outputs.read_text().replace(scratch, "~"))  # paths in outputs do not name a folder of this machine
     return folder
 
 
