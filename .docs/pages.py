@@ -67,8 +67,6 @@ HTML_OUTPUTS: dict[str, str] = {}
 
 Cell = tuple[str, int, str]
 """(file name, first line, code)."""
-Outputs = list[list[list[str]]]
-"""For each cell, its outputs, as `run_cells` writes them."""
 
 
 # -- the hook ------------------------------------------------------------------------------------------------------------
@@ -99,12 +97,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **rest: Any) -> str:
-    """Insert outputs into a page, point its links at pages of the site, and link names to the reference."""
+    """Point the links of a page at pages of the site, link names to the reference, and insert outputs."""
     path = page.file.src_uri
-    if path in WITH_OUTPUTS:
-        markdown = with_outputs(markdown, path)
     source = source_of(path)
-    return markdown if source is None else outside_code(markdown, lambda text: names_linked(relinked(text, source, path)))
+    if source is not None:
+        markdown = outside_code(markdown, lambda text: names_linked(relinked(text, source, path)))
+    return with_outputs(markdown, path) if path in run_all() else markdown
 
 
 def on_page_content(html: str, **rest: Any) -> str:
@@ -239,21 +237,14 @@ def cells_of(script: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def markdown_of(script: Path) -> str:
-    """A percent script as Markdown, with the outputs of its cells."""
-    page = f"examples/{script.stem}.md"
-    shown = iter(outputs_of(page))
-    file = f"[{script.name}](../examples/{script.name})"
-    parts = []
-    for kind, _, text in cells_of(script):
-        parts.append(text if kind == "markdown" else f"```python\n{text.strip()}\n```")
-        if kind == "code":
-            parts += rendered(next(shown, []), page)
-    return "\n\n".join([*parts, f"*The whole script: {file}.*" if repository() else ""]) + "\n"
+    """A percent script as Markdown. It has one heading, so the page gives the room of its table of contents to the code."""
+    cells = (text if kind == "markdown" else f"```python\n{text.strip()}\n```" for kind, _, text in cells_of(script))
+    return "---\nhide: [toc]\n---\n\n" + "\n\n".join(cells) + "\n"
 
 
 def with_outputs(markdown: str, page: str) -> str:
-    """A page with the output of each block of Python below it."""
-    shown = iter(outputs_of(page))
+    """A page with the outputs of each block of Python below it."""
+    shown = iter(json.loads((run_all()[page] / "outputs.json").read_text()))
 
     def block(match: re.Match[str]) -> str:
         return "\n\n".join([match[0], *rendered(next(shown, []), page)])
@@ -278,12 +269,6 @@ def rendered(outputs: list[list[str]], page: str) -> Iterator[str]:
 def output_path(page: str, picture: str) -> str:
     """Where the site has a picture that a page's code made."""
     return f"{page.removesuffix('.md')}-outputs/{picture}"
-
-
-def outputs_of(page: str) -> Outputs:
-    """The outputs of a page's cells; none where code is not run."""
-    folder = run_all().get(page)
-    return [] if folder is None else json.loads((folder / "outputs.json").read_text())
 
 
 @cache

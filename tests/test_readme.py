@@ -78,6 +78,13 @@ def test_few_blocks_are_not_run() -> None:
     assert {block["why"] for block in blocks if block["mark"] == "needs"} == {"torch"}
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_lines_of_code_fit_the_page(page: str) -> None:
+    fenced = [line for block in BLOCK.finditer(TEXTS[page]) for line in block["code"].splitlines()]
+    indented = re.findall(r"^    (.*)", TEXTS[page], re.MULTILINE)
+    assert [line for line in [*fenced, *indented] if len(line) > 104] == []
+
+
 # -- commands ------------------------------------------------------------------------------------------------------------
 
 
