@@ -7,8 +7,8 @@ folder `outputs` receives ``outputs.json``, a list of outputs for each cell, and
 ``["text", what was printed or the repr of the last expression]``, ``["html", its HTML]`` or ``["picture", file name]``.
 Pictures are the PNG files that a cell writes. A cell that calls ``sys.exit`` ends the run; the cells after it have no entry.
 
-`pages.py` starts this as a process of its own, so that an example can't change the process that builds the documentation. jupytext
-and nbconvert do the same with a Jupyter kernel; they would add forty packages to the extra `docs`.
+`pages.py` starts this as a process of its own, so that an example can't change the process that builds the documentation.
+jupytext and nbconvert do the same with a Jupyter kernel; they would add dozens of packages to the extra `docs`.
 """
 
 from __future__ import annotations
