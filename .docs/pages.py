@@ -42,13 +42,14 @@ REFERENCE = {
     "Index": "index_items explain_items write_index read_index open_index merge_indexes",
     "Archives": "build_index BuildReport StorageOptions",
     "Choosing chips": "sample split audit AuditReport around inside",
-    "Pixels of chips": "open_chips batches band_stats BandStats series stitch",
+    "Pixels of chips": "open_table ChipTable open_chips batches band_stats BandStats series stitch",
     "PyTorch": "ChipDataset IterableChipDataset clay_batch",
     "Files of chips": "prechip export_chips ExportReport Cubes Shards GeoTiffs ZarrStore",
     "Pictures": "plot preview",
     "Sensors and quality": "SensorProfile QualityClass sensors quality",
-    "Processors": "processors processors.recipe processors.choose",
+    "Processors": "processors processors.recipe processors.choosers",
     "Tests": "testing",
+    "Bug reports": "show_versions",
 }
 ACCESSOR = "Chips of an array"
 """The reference page that also shows the accessor."""

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 # %%
 from xchip import build_index, read_index
-from xchip.archive.cluster import local_cluster
+from xchip.io.cluster import local_cluster
 
 if __name__ == "__main__":
     with local_cluster(2) as client:

@@ -64,7 +64,7 @@ def sample(batch):
     return image[:, :4] / 10_000, class_of_scl[image[:, 4].long()]
 
 
-dataset = IterableChipDataset(training, 16, [*BANDS, "scl"], keys="torchgeo", transform=sample, seed=1)
+dataset = IterableChipDataset(training, [*BANDS, "scl"], batch_size=16, keys="torchgeo", transform=sample, seed=1)
 loader = DataLoader(dataset, batch_size=None)
 
 # %% [markdown]

@@ -94,5 +94,5 @@ if Chipper is not None:
 # where the item is, so give it: `items=`. Ours say it themselves.
 
 # %%
-for batch in xchip.batches(old, 8, ["red", "nir"], items=item):
+for batch in xchip.batches(old, ["red", "nir"], batch_size=8, items=item):
     print(dict(batch.sizes), batch.chip_id.values[:2])

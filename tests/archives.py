@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.dataset
 
-from xchip.stac.sources import plain_items
+from xchip.stac.inputs import plain_items
 from xchip.testing import write_scene
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import shapely
 from hypothesis import strategies as st
 
-from xchip.grid import ChipGrid, PixelGrid
+from xchip.core.grid import ChipGrid, PixelGrid
 
 # CRS, and where in it chips begin: across zones, over the antimeridian, at and round the poles.
 PLACES = {

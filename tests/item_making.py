@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from xchip.grid import PixelGrid
-from xchip.stac.items import ItemError, understand
-from xchip.stac.scene import Header
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Header
+from xchip.stac.scene.understand import ItemError, understand
 
 TRANSFORM = [10, 0, 500000, 0, -10, 5000000]
 UTM = {"proj:code": "EPSG:32633", "proj:shape": [100, 200], "proj:transform": TRANSFORM}

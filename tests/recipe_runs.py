@@ -13,11 +13,11 @@ import geopandas
 from processes import object_store, s3_client
 
 import xchip
-from xchip.archive.layout import part_name
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
+from xchip.indexing.archive.layout import part_name
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 from xchip.processors import process
-from xchip.stac.conditions import Conditions, comparisons, interval, shape_of
+from xchip.stac.api.conditions import Conditions, comparisons, interval, shape_of
 
 
 @dataclass

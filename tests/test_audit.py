@@ -18,14 +18,14 @@ from command_line import refused, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xchip.archive.parquet import write_index
-from xchip.grid import ChipGrid, PixelGrid
-from xchip.index import ItemColumns, index_frame
+from xchip.core.grid import ChipGrid, PixelGrid
+from xchip.indexing.files.write import write_index
+from xchip.indexing.rows import ItemColumns, index_frame
 from xchip.selection import audit as module
 from xchip.selection.audit import audit
-from xchip.selection.dates import UNKNOWN, PlaceTimes, least_time
-from xchip.selection.near import distances
-from xchip.selection.report import AuditReport, Duplicates
+from xchip.selection.audit_dates import UNKNOWN, PlaceTimes, least_time
+from xchip.selection.audit_report import AuditReport, Duplicates
+from xchip.selection.neighbours import distances
 from xchip.selection.sphere import EARTH_KM, chord_of, km_of, on_sphere
 from xchip.selection.split import split
 

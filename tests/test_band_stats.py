@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import xchip
-from xchip.export.band_stats import band_stats
-from xchip.export.chips import open_chips
-from xchip.export.stats_values import BandStats, SensorStats
-from xchip.moments import Moments, moments, no_moments
+from xchip.chips.open_chips import open_chips
+from xchip.chips.train.band_stats import band_stats
+from xchip.chips.train.stats_values import BandStats, SensorStats
+from xchip.core.moments import Moments, moments, no_moments
 from xchip.testing import raise_if_dask_computes
 
 # Moments

@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 from servers import Asked, Fault, RangeServer
 
 import xchip
-from xchip.archive.storage import StorageOptions
-from xchip.export.band_stats import band_stats
-from xchip.export.batches import batches
-from xchip.export.cache import SharedCache
-from xchip.export.chips import ChipTable, chip_source, open_chips
-from xchip.stac.pool import POOL, FileError
+from xchip.chips.chip_table import ChipTable, open_table
+from xchip.chips.open_chips import open_chips
+from xchip.chips.shared_cache import SharedCache
+from xchip.chips.train.band_stats import band_stats
+from xchip.chips.train.batches import batches
+from xchip.io.gdal import POOL, FileError
+from xchip.io.storage import StorageOptions
 
 BANDS = ["red", "nir"]
 
@@ -61,7 +62,7 @@ def rows(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def table(rows: pd.DataFrame) -> ChipTable:
     """The same, in small super-tiles."""
-    table = chip_source(rows, BANDS)
+    table = open_table(rows, BANDS)
     return replace(table, reader=replace(table.reader, tile=(128, 128)))
 
 
@@ -87,7 +88,7 @@ def check(batch: xr.Dataset, pixels: xr.Dataset) -> None:
 
 
 def test_batches_are_chips_in_memory(rows: pd.DataFrame, pixels: xr.Dataset) -> None:
-    found = batches(rows, 32, BANDS)
+    found = batches(rows, BANDS, batch_size=32)
     n = len(found)
     loaded = list(found)
     assert len(loaded) == n == -(-len(rows) // 32)
@@ -112,7 +113,7 @@ def test_pixels_do_not_depend_on_how_they_are_read(
     table: ChipTable, pixels: xr.Dataset, size: int, shuffle: bool, buffer: int, threads: int, prefetch: int, tile: Any
 ) -> None:
     some = replace(table, reader=replace(table.reader, tile=tile))
-    loaded = list(batches(some, size, shuffle=shuffle, buffer=buffer, threads=threads, prefetch=prefetch, seed=size))
+    loaded = list(batches(some, batch_size=size, shuffle=shuffle, buffer=buffer, threads=threads, prefetch=prefetch, seed=size))
     assert sorted(flat(ids(loaded))) == sorted(pixels["chip"].values.tolist())
     for batch in loaded[:2] + loaded[-2:]:
         check(batch, pixels)
@@ -123,7 +124,9 @@ def test_pixels_do_not_depend_on_how_they_are_read(
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_workers_and_ranks_share_an_epoch(table: ChipTable, rows: pd.DataFrame, workers: int, ranks: int, shuffle: bool) -> None:
     parts = [
-        batches(table, 16, rank=rank, world_size=ranks, worker=worker, workers=workers, seed=3, buffer=20, shuffle=shuffle)
+        batches(
+            table, batch_size=16, rank=rank, world_size=ranks, worker=worker, workers=workers, seed=3, buffer=20, shuffle=shuffle
+        )
         for rank in range(ranks)
         for worker in range(workers)
     ]
@@ -132,7 +135,17 @@ def test_workers_and_ranks_share_an_epoch(table: ChipTable, rows: pd.DataFrame, 
     assert sorted(flat(given_out)) == sorted(rows["chip_id"])
     assert max(map(len, given_out)) - min(map(len, given_out)) <= 1
     even = [
-        batches(table, 16, rank=rank, world_size=ranks, worker=worker, workers=workers, seed=3, drop_last=True, shuffle=shuffle)
+        batches(
+            table,
+            batch_size=16,
+            rank=rank,
+            world_size=ranks,
+            worker=worker,
+            workers=workers,
+            seed=3,
+            drop_last=True,
+            shuffle=shuffle,
+        )
         for rank in range(ranks)
         for worker in range(workers)
     ]
@@ -145,13 +158,16 @@ def test_workers_and_ranks_share_an_epoch(table: ChipTable, rows: pd.DataFrame, 
 
 
 def test_the_order_is_that_of_the_seed(table: ChipTable) -> None:
-    orders = [ids(batches(table, 16, seed=seed, epoch=epoch, threads=threads)) for seed, epoch, threads in ((1, 0, 1), (1, 0, 4))]
+    orders = [
+        ids(batches(table, batch_size=16, seed=seed, epoch=epoch, threads=threads))
+        for seed, epoch, threads in ((1, 0, 1), (1, 0, 4))
+    ]
     assert orders[0] == orders[1]
-    assert ids(batches(table, 16, seed=1, epoch=1)) != orders[0] != ids(batches(table, 16, seed=2))
+    assert ids(batches(table, batch_size=16, seed=1, epoch=1)) != orders[0] != ids(batches(table, batch_size=16, seed=2))
 
 
 def test_without_shuffling_it_is_that_of_the_rows(rows: pd.DataFrame, table: ChipTable, pixels: xr.Dataset) -> None:
-    loaded = list(batches(table, 20, shuffle=False, buffer=33))
+    loaded = list(batches(table, batch_size=20, shuffle=False, buffer=33))
     assert flat(ids(loaded)) == rows["chip_id"].tolist()
     for batch in loaded:
         check(batch, pixels)
@@ -160,21 +176,21 @@ def test_without_shuffling_it_is_that_of_the_rows(rows: pd.DataFrame, table: Chi
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_an_interrupted_epoch_goes_on_with_what_was_left(table: ChipTable, pixels: xr.Dataset, shuffle: bool) -> None:
     options: dict[str, Any] = {"seed": 5, "buffer": 30, "shuffle": shuffle, "world_size": 2, "rank": 1}
-    whole = ids(batches(table, 10, **options))
+    whole = ids(batches(table, batch_size=10, **options))
     for stop in range(0, len(whole) + 1, 2):
-        with batches(table, 10, **options) as interrupted:
+        with batches(table, batch_size=10, **options) as interrupted:
             for _ in range(stop):
                 next(interrupted)
             state = json.loads(json.dumps(interrupted.state()))
         with pytest.raises(StopIteration):
             next(interrupted)
-        rest = batches(table, 10, **options, start=state)
+        rest = batches(table, batch_size=10, **options, start=state)
         assert len(rest) == len(whole) - stop
         loaded = list(rest)
         assert ids(loaded) == whole[stop:]
         for batch in loaded[:1]:
             check(batch, pixels)
-    assert ids(batches(table, 10, **options, start=2)) == whole[2:]
+    assert ids(batches(table, batch_size=10, **options, start=2)) == whole[2:]
 
 
 def test_a_state_of_numpys_numbers_is_plain(table: ChipTable) -> None:
@@ -187,25 +203,25 @@ def test_a_state_of_numpys_numbers_is_plain(table: ChipTable) -> None:
 
 
 def test_a_state_of_another_epoch_is_refused(table: ChipTable) -> None:
-    state = batches(table, 10, seed=5).state()
+    state = batches(table, batch_size=10, seed=5).state()
     with pytest.raises(
         ValueError, match=r"start= is the state of another epoch: it has {'batch_size': 10, 'seed': 5}, this call"
     ):
-        batches(table, 11, seed=6, start=state)
+        batches(table, batch_size=11, seed=6, start=state)
     with pytest.raises(ValueError, match=r"start \(batches\) is a whole number from 0 to \d+, got 99999"):
-        batches(table, 10, start=99999)
+        batches(table, batch_size=10, start=99999)
 
 
 def test_a_state_of_other_rows_is_refused(rows: pd.DataFrame) -> None:
     """As many chips in another order would come twice, or never."""
-    state = batches(rows, 10, BANDS, seed=5).state()
-    assert batches(rows.copy(), 10, BANDS, seed=5, start=state).state() == state
+    state = batches(rows, BANDS, batch_size=10, seed=5).state()
+    assert batches(rows.copy(), BANDS, batch_size=10, seed=5, start=state).state() == state
     moved = rows.assign(item_href="file://" + rows["item_href"])  # the same chips, wherever their items are
-    assert batches(moved, 10, BANDS, seed=5, start=state).state() == state
+    assert batches(moved, BANDS, batch_size=10, seed=5, start=state).state() == state
     for other in (rows.iloc[::-1], pd.concat([rows.iloc[1:], rows.iloc[1:2]])):
         assert len(other) == len(rows)
         with pytest.raises(ValueError, match=r"is the state of another epoch: it has {'index': '[0-9a-f]{16}'}, this call"):
-            batches(other, 10, BANDS, seed=5, start=state)
+            batches(other, BANDS, batch_size=10, seed=5, start=state)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +246,7 @@ def test_numbers_out_of_range(table: ChipTable, options: dict[str, int], message
 
 
 def test_plain_arrays(table: ChipTable, rows: pd.DataFrame, pixels: xr.Dataset) -> None:
-    found = batches(table, 16)
+    found = batches(table, batch_size=16)
     positions, (array,) = found.next_pixels()
     assert array.shape == (16, 2, 64, 64)
     expected = pixels.sel(chip=rows["chip_id"].to_numpy()[positions])
@@ -239,14 +255,14 @@ def test_plain_arrays(table: ChipTable, rows: pd.DataFrame, pixels: xr.Dataset) 
     found.close()
     (array,) = table.read([3, 1])
     np.testing.assert_array_equal(array[1, 1], pixels["nir"].sel(chip=rows["chip_id"][1]))
-    several = chip_source(rows[rows["item_id"] == "synthetic-0"], ["red", "scl", "nir"])
+    several = open_table(rows[rows["item_id"] == "synthetic-0"], ["red", "scl", "nir"])
     assert several.reader.layout.groups == ((0, 2), (1,))
-    batch = batches(several, 8).next_pixels()
+    batch = batches(several, batch_size=8).next_pixels()
     assert [(array.shape, array.dtype) for array in batch.arrays] == [((8, 2, 64, 64), np.uint16), ((8, 1, 64, 64), np.uint8)]
 
 
 def test_bands_that_a_sensor_lacks_are_filled(rows: pd.DataFrame) -> None:
-    for batch in batches(rows, 50):
+    for batch in batches(rows, batch_size=50):
         lacking = batch["item_id"].values != "aerial-1"
         assert (batch["blue"].values[batch["item_id"].values == "landsat-1"] == 0).all()
         assert (batch["nir08"].values[~lacking] == 0).all()
@@ -257,7 +273,7 @@ def test_a_failure_names_item_and_asset_and_is_not_the_end(folder: Path) -> None
     rows = xchip.index_items(path, 64).compute()
     POOL.clear()
     (folder / "failing_red.tif").unlink()
-    found = batches(rows, 8, BANDS)
+    found = batches(rows, BANDS, batch_size=8)
     for _ in range(2):
         with pytest.raises(xchip.ItemError, match=r"item 'failing': asset 'red': can't read .*failing_red.tif"):
             next(found)
@@ -268,13 +284,13 @@ def test_reading_ahead_ends_with_the_iterator(table: ChipTable) -> None:
         return sum(thread.name.startswith("xchip-batches") for thread in threading.enumerate())
 
     before = threads()
-    found: Iterator[xr.Dataset] = batches(table, 8, threads=3)
+    found: Iterator[xr.Dataset] = batches(table, batch_size=8, threads=3)
     assert threads() == before, "nothing begins before the first batch is asked for"
     next(found)
     assert threads() > before
     del found
     assert threads() == before
-    with batches(table, 8) as found:
+    with batches(table, batch_size=8) as found:
         next(found)
     assert threads() == before
 
@@ -285,9 +301,9 @@ def test_bytes_come_once_over_http(tmp_path: Path) -> None:
     rows = xchip.index_items(path, 64).compute()
     with RangeServer(tmp_path) as server:
         rows["item_href"] = f"{server.url}/{path.parent.name}/{path.name}"
-        local = chip_source(xchip.index_items(path, 64).compute(), BANDS)
-        expected = {batch["chip_id"].values[0]: batch["red"].values[0] for batch in batches(local, 1)}
-        found = batches(rows, 16, BANDS)
+        local = open_table(xchip.index_items(path, 64).compute(), BANDS)
+        expected = {batch["chip_id"].values[0]: batch["red"].values[0] for batch in batches(local, batch_size=1)}
+        found = batches(rows, BANDS, batch_size=16)
         for batch in found:
             for name, red in zip(batch["chip_id"].values, batch["red"].values, strict=True):
                 np.testing.assert_array_equal(red, expected[name])
@@ -314,7 +330,7 @@ def test_servers_that_are_busy_for_a_while_or_refuse_a_signature(tmp_path: Path)
         return rows.assign(item_href=f"{server.url}/{path.parent.name}/{path.name}")
 
     def load(chips: pd.DataFrame, pixels: StorageOptions) -> None:
-        for batch in batches(chips, 16, BANDS, shuffle=False, pixels=pixels):
+        for batch in batches(chips, BANDS, batch_size=16, shuffle=False, pixels=pixels):
             for name in BANDS:
                 at = expected["chip_id"].isin(batch["chip_id"])
                 np.testing.assert_array_equal(batch[name], expected[name][at.values])
@@ -341,7 +357,7 @@ def test_what_will_not_pass_is_raised_as_it_is(tmp_path: Path) -> None:
     with RangeServer(tmp_path, fault=lambda asked: Fault(status=403) if "B04" in asked.path else None) as server:
         chips = rows.assign(item_href=f"{server.url}/{path.parent.name}/{path.name}")
         with pytest.raises(xchip.ItemError, match=r"asset 'red': can't read .*B04\.tif.*403") as refusal:
-            list(batches(chips, 16, BANDS))
+            list(batches(chips, BANDS, batch_size=16))
         assert isinstance(refusal.value.__cause__, FileError)
         assert sum("B04" in address for _, address, _ in server.requests) < 10
 
@@ -356,28 +372,28 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def test_on_a_cluster(table: ChipTable, pixels: xr.Dataset) -> None:
     from distributed import Client, LocalCluster
 
-    expected = ids(batches(table, 16, seed=2))
+    expected = ids(batches(table, batch_size=16, seed=2))
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        loaded = list(batches(table, 16, seed=2, client=client))
+        loaded = list(batches(table, batch_size=16, seed=2, client=client))
         assert ids(loaded) == expected
         for batch in loaded:
             check(batch, pixels)
-        with batches(table, 16, client=client) as interrupted:
+        with batches(table, batch_size=16, client=client) as interrupted:
             next(interrupted)
         clients = set(cluster.scheduler.clients)
-        with batches(table, 16, seed=2, client=client.scheduler.address) as addressed:
+        with batches(table, batch_size=16, seed=2, client=client.scheduler.address) as addressed:
             assert ids(addressed) == expected
-        with batches(table, 16, client="tcp://127.0.0.1:1"):
+        with batches(table, batch_size=16, client="tcp://127.0.0.1:1"):
             pass  # nobody is asked before the first batch
-        assert ids(batches(table, 16, seed=2, client=False)) == expected
+        assert ids(batches(table, batch_size=16, seed=2, client=False)) == expected
         wait_until(lambda: set(cluster.scheduler.clients) == clients)  # the connection that batches made is closed
 
 
 def _read_in_child(table: ChipTable) -> tuple[list[str], int]:
-    loaded = list(batches(table, 16, seed=2))
+    loaded = list(batches(table, batch_size=16, seed=2))
     return flat(ids(loaded)), int(table.read([3])[0].sum())
 
 

@@ -18,13 +18,13 @@ import rasterio
 from rasterio.windows import Window
 
 import xchip
-import xchip.index
-from xchip.index import FRACTIONS
+from xchip.indexing.rows import COLUMNS as INDEX_COLUMNS
+from xchip.indexing.rows import FRACTIONS
 from xchip.quality import CLOUD, NODATA, QualityClass, QualityRule, values
 from xchip.testing import raise_if_dask_computes, write_scene
 
 SCL = {0: "NODATA", 1: "DEFECTIVE", 8: "CLOUD", 9: "CLOUD", 10: "CLOUD", 3: "SHADOW", 11: "SNOW", 6: "WATER"}
-COLUMNS = list(xchip.index.COLUMNS[:-1])
+COLUMNS = list(INDEX_COLUMNS[:-1])
 S2_SCENES = ("s2_29RKH", "s2_S2A_33TWL_20230815", "s2_S2A_33TWL_20230818", "s2_S2B_33TWL_20230810", "s2_S2B_33TWM_20230810")
 LANDSAT_SCENES = ("landsat_008059", "landsat_001062")
 SINGLE_RASTERS = (
@@ -201,7 +201,6 @@ import re, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import xchip
-import xchip.index
 from test_build import wrapped
 rows = xchip.index_items(wrapped(Path({str(path)!r})), 256).compute()
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())

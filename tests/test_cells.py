@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from xchip.cells import Cells, cells_of, inner_border
+from xchip.plots.density import DensityGrid, cells_of, inner_border
 
 
-def covered(cells: Cells, box: int) -> tuple[slice, slice]:
+def covered(cells: DensityGrid, box: int) -> tuple[slice, slice]:
     first_row, end_row, first_column, end_column = cells.windows[:, box]
     return slice(first_row, end_row), slice(first_column, end_column)
 

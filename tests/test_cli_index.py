@@ -20,7 +20,7 @@ from pandas.testing import assert_frame_equal
 from processes import dask_cluster, object_store, stac_api
 
 import xchip
-from xchip.cli.options import Pixels, Share
+from xchip.cli.options import ChipSizeType, Share
 from xchip.testing import write_scene
 
 
@@ -234,14 +234,14 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_values() -> None:
-    assert Pixels().convert("256", None, None) == 256
-    assert Pixels().convert("64x128", None, None) == (64, 128)
-    assert Pixels().convert(256, None, None) == 256
+    assert ChipSizeType().convert("256", None, None) == 256
+    assert ChipSizeType().convert("64x128", None, None) == (64, 128)
+    assert ChipSizeType().convert(256, None, None) == 256
     assert Share().convert("0/3", None, None) == (0, 3)
 
 
 def test_a_dry_run_reads_and_writes_nothing(items: list[Path], tmp_path: Path) -> None:
-    pytest.importorskip("xchip.archive.explain")
+    pytest.importorskip("xchip.indexing.explain.items")
     result = run("index", *items, "--size", 128, "--dry-run", "-o", tmp_path / "a")
     assert result.exit_code == 0, result.output
     assert "48" in result.stdout

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xchip.display import accessor_html, array_html, array_text, grid_html
-from xchip.grid import ChipGrid, PixelGrid
+from xchip.chips.array_repr import array_html, array_text
+from xchip.core.grid import ChipGrid, PixelGrid
+from xchip.core.html import accessor_html, grid_html
 from xchip.testing import raise_if_dask_computes, synthetic_stack
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -106,6 +106,7 @@ def test_the_site_is_complete(site: Path) -> None:
     edge = re.search(r"<code>edge</code></b>(.*?)–", (site / "reference/archives/index.html").read_text(), re.DOTALL)
     assert edge is not None
     assert "'drop'" in html.unescape(edge[1])  # a description that it shares with others, but not their default
+    assert 'href="changelog/"' in (site / "index.html").read_text()
     commands = (site / "command-line" / "index.html").read_text()
     assert all(f'id="xchip-{name}"' in commands for name in ("index", "merge", "status", "verify", "info", "demo"))
     links = (site / "guide/stack/index.html").read_text()
@@ -169,3 +170,10 @@ def test_a_cell_that_fails_names_its_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert 'File "examples/cells.py", line 41' in done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_modules_are_where_the_table_of_old_imports_says() -> None:
+    lines = (ROOT / ".docs" / "moved_modules.txt").read_text().splitlines()
+    moved = dict(line.split() for line in lines if not line.startswith("#"))
+    assert len(moved) == len(lines) - 1, "an old module is there twice"
+    assert [new for new in moved.values() if importlib.util.find_spec(new) is None] == []

@@ -27,15 +27,15 @@ from rasterio.transform import Affine
 from servers import RangeServer
 
 import xchip
-from xchip.archive.cost import STORED_RATIOS, FileRead, file_reads, range_requests, strip_buffers
-from xchip.archive.explain import explain_items
-from xchip.explanation import BASE_BYTES, MAX_PROBLEMS, Explanation, Figure, Group, Tally, joined
-from xchip.grid import ChipGrid
+from xchip.core.grid import ChipGrid
+from xchip.core.scene import ItemError
+from xchip.indexing.explain.cost import STORED_RATIOS, FileRead, file_reads, range_requests, strip_buffers
+from xchip.indexing.explain.explanation import BASE_BYTES, MAX_PROBLEMS, Explanation, Figure, Group, Tally, joined
+from xchip.indexing.explain.items import explain_items
 from xchip.quality import NODATA, NodataRule, values
-from xchip.stac.header import read_header
-from xchip.stac.items import plain_items, understand
-from xchip.stac.reader import strips
-from xchip.stac.scene import ItemError
+from xchip.raster.header import read_header
+from xchip.raster.reader import strips
+from xchip.stac.scene.understand import plain_items, understand
 from xchip.testing import raise_if_dask_computes, synthetic_stack, write_scene
 
 SCENES = ("s2_29RKH", "s2_S2A_33TWL_20230815", "s2_S2B_33TWM_20230810", "landsat_008059", "landsat_001062")

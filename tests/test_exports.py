@@ -29,17 +29,18 @@ from rasterio.windows import Window
 from servers import Asked, Fault, RangeServer
 
 import xchip
-from xchip.archive.store import Store
-from xchip.export.chips import chip_source, open_chips
+from xchip.chips.chip_rows import ChipRows, ItemRef
+from xchip.chips.chip_table import open_table
+from xchip.chips.open_chips import open_chips
+from xchip.chips.read_plan import units
 from xchip.export.cubes import Cubes
 from xchip.export.exports import export_chips, prechip
 from xchip.export.geotiffs import GeoTiffs
 from xchip.export.job import pools_of
-from xchip.export.plan import units
 from xchip.export.report import ExportReport
-from xchip.export.rows import ChipRows, ItemRef
 from xchip.export.shards import Shards
 from xchip.export.zarr_store import ZarrStore
+from xchip.io.store import Store
 from xchip.testing import FILES, write_scene
 
 BANDS = ["blue", "red", "nir"]
@@ -675,7 +676,7 @@ def test_chips_of_one_name_are_refused(rows: pd.DataFrame, format: str, tmp_path
 
 
 def test_a_cluster_writes_the_same(archive: str, damaged: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
-    from xchip.archive.cluster import local_cluster
+    from xchip.io.cluster import local_cluster
 
     rows, _ = damaged
     run(archive, tmp_path / "threads", Cubes(3), buffer=6)
@@ -720,7 +721,7 @@ def test_a_table_is_small_when_it_travels(archive: str) -> None:
 
     from xchip.export.job import taken
 
-    table = chip_source(archive, BANDS)
+    table = open_table(archive, BANDS)
     part = taken(table, np.array([3, 1]))
     assert len(pickle.dumps(part)) < len(pickle.dumps(table))
     assert part.coords["chip_id"].tolist() == table.coords["chip_id"][[3, 1]].tolist()

@@ -13,13 +13,13 @@ import xarray as xr
 from processes import object_store, s3_client
 
 import xchip
-from xchip.archive.cluster import local_cluster
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.export.chips import open_chips
+from xchip.chips.open_chips import open_chips
 from xchip.export.cubes import Cubes
 from xchip.export.exports import export_chips
 from xchip.export.zarr_store import ZarrStore
+from xchip.io.cluster import local_cluster
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 from xchip.testing import write_scene
 
 pytestmark = pytest.mark.server

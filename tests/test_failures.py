@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import Asked, Fault, RangeServer
 
-from xchip.archive.causes import asked_to_wait, classify
-from xchip.archive.failures import Event, GivenUp, Outcome, attempts_in, insistently, pause, retrying
-from xchip.archive.storage import StorageOptions
-from xchip.stac.pool import POOL, FileError
-from xchip.stac.reader import strips
-from xchip.stac.scene import ItemError
+from xchip.core.scene import ItemError
+from xchip.io.errors import asked_to_wait, classify
+from xchip.io.gdal import POOL, FileError
+from xchip.io.retry import Event, GivenUp, Outcome, attempts_in, insistently, pause, retrying
+from xchip.io.storage import StorageOptions
+from xchip.raster.reader import strips
 
 COG = "greenland_cog_100m.tif"
 UNSIGNED = StorageOptions()

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 
-from xchip.grid import AxisMap, Chip, ChipGrid, PixelGrid, alignment, chip_grid, proj_code
+from xchip.core.grid import AxisMap, Chip, ChipGrid, PixelGrid, alignment, chip_grid, proj_code
 
 EDGES = ("drop", "pad", "shift", "partial")
 lengths = st.integers(1, 60)

@@ -17,11 +17,11 @@ from rasterio.transform import from_origin
 
 import xchip
 from xchip import sensors
-from xchip.grid import PixelGrid
-from xchip.stac.harmonize import apply_offset, harmonized
-from xchip.stac.items import plain_items, understand
-from xchip.stac.reader import Source
-from xchip.stac.scene import Band, BoaOffset, ItemError
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Band, BoaOffset, ItemError
+from xchip.raster.reader import BandSource, apply_offset
+from xchip.stac.scene.sentinel2_offset import harmonized
+from xchip.stac.scene.understand import plain_items, understand
 
 BASELINE = "s2:processing_baseline"
 FLAG = "earthsearch:boa_offset_applied"
@@ -285,8 +285,8 @@ def test_every_digital_number_of_sentinel_2() -> None:
 
 def test_the_offset_travels_with_the_band() -> None:
     scene = harmonized(understand(s2_item({BASELINE: "05.10"})), True)
-    source = Source("a", scene.bands[0], scene.grid)
-    assert Source.from_url(source.to_url()) == source == pickle.loads(pickle.dumps(source))
+    source = BandSource("a", scene.bands[0], scene.grid)
+    assert BandSource.from_url(source.to_url()) == source == pickle.loads(pickle.dumps(source))
 
 
 # Stacks

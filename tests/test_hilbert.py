@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xchip.archive.merging.hilbert import NOWHERE, ORDER, WIDE, bbox_keys, hilbert_keys
+from xchip.indexing.merge.hilbert import NOWHERE, ORDER, WIDE, bbox_keys, hilbert_keys
 
 
 def curve(order: int) -> list[tuple[int, int]]:

@@ -15,10 +15,10 @@ import pytest
 from archives import make_items
 
 import xchip
-from xchip.archive.inspect import status
-from xchip.archive.manifest import rebuild_manifest
-from xchip.archive.store import Store
-from xchip.archive.verify import verify
+from xchip.indexing.archive.manifest import rebuild_manifest
+from xchip.indexing.archive.status import status
+from xchip.indexing.archive.verify import verify
+from xchip.io.store import Store
 from xchip.quality import CLOUD, NODATA, values
 
 ITEM = "item-0001"

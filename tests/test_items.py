@@ -18,11 +18,11 @@ from item_making import GRID, TRANSFORM, UTM, header_of, make_item, message, nam
 from item_table import REFUSED, ROWS, Refused, Row
 
 from xchip import sensors
-from xchip.grid import PixelGrid
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Header
 from xchip.quality import CLEAR, CLOUD, NODATA, SHADOW, SNOW, WATER, NodataRule, QualityRule, values
-from xchip.stac.header import read_header
-from xchip.stac.items import HeaderNeeded, ItemError, plain_items, scenes, understand
-from xchip.stac.scene import Header
+from xchip.raster.header import read_header
+from xchip.stac.scene.understand import HeaderNeeded, ItemError, plain_items, scenes, understand
 
 # -- published items -----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xchip.archive.layout import MAX_BYTES, folder_name, item_name, part_name
+from xchip.indexing.archive.layout import MAX_BYTES, folder_name, item_name, part_name
 
 IDS = st.text(max_size=200)
 

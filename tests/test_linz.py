@@ -19,10 +19,10 @@ from recipe_runs import buckets, three_runs
 from servers import RangeServer
 
 import xchip
-from xchip.archive.inspect import status
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
 from xchip.cli.sample_places import linz_surveys
+from xchip.indexing.archive.status import status
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 from xchip.processors import linz, process
 from xchip.processors.recipe import Catalogue, Item, Staging, Unit
 

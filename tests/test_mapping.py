@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xchip.mapping import map_chips
+from xchip.chips.map import map_chips
 from xchip.testing import raise_if_dask_computes, synthetic_stack
 
 

@@ -22,13 +22,13 @@ import shapely.affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xchip.archive.geoparquet import open_writer
-from xchip.archive.layout import part_name
-from xchip.archive.merging.merge import merge_indexes
-from xchip.archive.merging.publish import GROUP_ROWS, IndexWriter, exchange
-from xchip.archive.parquet import index_bytes, write_index
-from xchip.grid import ChipGrid, PixelGrid
-from xchip.index import COLUMNS, ItemColumns, index_frame
+from xchip.core.grid import ChipGrid, PixelGrid
+from xchip.indexing.archive.layout import part_name
+from xchip.indexing.files.geoparquet import open_writer
+from xchip.indexing.files.write import index_bytes, write_index
+from xchip.indexing.merge.merge import merge_indexes
+from xchip.indexing.merge.publish import GROUP_ROWS, IndexWriter, exchange
+from xchip.indexing.rows import COLUMNS, ItemColumns, index_frame
 from xchip.testing import synthetic_stack
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -186,7 +186,7 @@ def test_sort_none_keeps_the_order_of_sources(tmp_path: Path) -> None:
 
 
 def test_rows_are_along_the_curve(tmp_path: Path) -> None:
-    from xchip.archive.merging.hilbert import bbox_keys
+    from xchip.indexing.merge.hilbert import bbox_keys
 
     out = merge_indexes(write(pool().sample(frac=1, random_state=1), tmp_path / "in.parquet"), tmp_path / "out.parquet")
     bounds = np.array([[row["bbox"][side] for side in SIDES] for row in rows_of(out)]).T

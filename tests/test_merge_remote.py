@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from processes import object_store
 
-from xchip.archive.merging.merge import merge_indexes
-from xchip.archive.parquet import write_index
-from xchip.archive.storage import StorageOptions
+from xchip.indexing.files.write import write_index
+from xchip.indexing.merge.merge import merge_indexes
+from xchip.io.storage import StorageOptions
 from xchip.testing import synthetic_stack
 
 pytestmark = pytest.mark.server

@@ -19,7 +19,7 @@ from processes import stac_api
 from recipe_runs import Shelf, buckets, three_runs
 
 import xchip
-from xchip.archive.storage import StorageOptions
+from xchip.io.storage import StorageOptions
 from xchip.processors import modis, process
 from xchip.processors.recipe import SAME, Catalogue, Item, Staging, Unit
 

@@ -21,10 +21,10 @@ from processes import stac_api
 from recipe_runs import Shelf, buckets, three_runs
 
 import xchip
-from xchip.archive.storage import StorageOptions
+from xchip.io.storage import StorageOptions
 from xchip.processors import naip, process
-from xchip.processors.places import sample_places, write_places
 from xchip.processors.recipe import SAME, Catalogue, Item, Unit
+from xchip.processors.sample_places import sample_places, write_places
 
 OPTIONS: dict[str, Any] = {option.name: option.default for option in naip.RECIPE.all_options()}
 BOX = (-85.94, 30.935, -85.87, 31.003)

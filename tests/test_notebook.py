@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 
 import xchip
-from xchip.archive.report import BuildReport
-from xchip.explanation import Explanation, Figure, Group
+from xchip.chips.train.stats_values import BandStats, SensorStats
 from xchip.export.report import ExportReport
-from xchip.export.stats_values import BandStats, SensorStats
+from xchip.indexing.archive.report import BuildReport
+from xchip.indexing.explain.explanation import Explanation, Figure, Group
 from xchip.testing import synthetic_stack
 
 EVIL = '<img src="x" onerror="document.title=1"><script>document.title=2</script>'
@@ -238,7 +238,7 @@ def test_bars_in_a_kernel(widgets: bool, tmp_path: Path) -> None:
 
     hide = "import sys; sys.modules['ipywidgets'] = None; sys.modules['IPython.html'] = None\n"
     code = """
-from xchip.progress import Progress
+from xchip.io.progress import Progress
 with Progress(3, "indexed") as progress:
     for number in range(3):
         progress.advance(failed=number == 1)

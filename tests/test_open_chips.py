@@ -24,12 +24,13 @@ from rasterio.windows import Window
 from servers import RangeServer
 
 import xchip
-from xchip.export.blocks import BLOCKS, fresh_canvas, kept_canvas
-from xchip.export.chips import ChipTable, chip_source, lazy_arrays, open_chips
-from xchip.export.pixels import ChipReader
-from xchip.stac import tiles
-from xchip.stac.pool import POOL
-from xchip.stac.regrid import Box
+from xchip.chips.chip_reader import ChipReader
+from xchip.chips.chip_table import ChipTable, open_table
+from xchip.chips.file_blocks import BLOCKS, fresh_canvas, kept_canvas
+from xchip.chips.open_chips import lazy_arrays, open_chips
+from xchip.io.gdal import POOL
+from xchip.raster import deflate_tiles as tiles
+from xchip.raster.regrid import Box
 from xchip.testing import raise_if_dask_computes
 
 BANDS = ["red", "nir"]
@@ -120,7 +121,7 @@ def test_a_chip_is_the_slice_of_its_stack(
         return
     rows = index_of(sentinel[1], size, stride=stride, edge=edge, anchor=anchor)
     rows = rows.sample(min(len(rows), 5), random_state=data.draw(st.integers(0, 9)))
-    table = chip_source(rows, ["green", "scl"])
+    table = open_table(rows, ["green", "scl"])
     tile = data.draw(st.sampled_from([(2048, 2048), (100, 70)]))
     chips = opened(
         replace(table, reader=replace(table.reader, tile=tile)), chunks=data.draw(st.sampled_from([1, 3, 100]))
@@ -226,7 +227,7 @@ class CountingReader(ChipReader):
 
 @pytest.mark.parametrize("selection", [5, slice(3, 6), slice(60, 70), -1], ids=str)
 def test_a_part_reads_only_its_chips(mixed: pd.DataFrame, selection: Any) -> None:
-    table = chip_source(mixed, BANDS)
+    table = open_table(mixed, BANDS)
     counting = CountingReader(**vars(table.reader))
     chips = opened(replace(table, reader=counting), chunks=64)
     part = chips["red"].isel(chip=selection, y=slice(10, 20))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xchip.palette import COLOURS, OTHERS, SPLITS, categories_of, is_category, numbers_of
+from xchip.plots.palette import COLOURS, OTHERS, SPLITS, categories_of, is_category, numbers_of
 
 
 def test_splits_keep_order_and_colours() -> None:

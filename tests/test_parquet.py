@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 import xchip
-from xchip.index import COLUMNS, FRACTIONS
+from xchip.indexing.rows import COLUMNS, FRACTIONS
 from xchip.testing import synthetic_stack
 
 

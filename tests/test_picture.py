@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xchip.picture import band_values, bright_part, grey_range, to_rgba
+from xchip.plots.rgb import band_values, bright_part, grey_range, to_rgba
 from xchip.testing import synthetic_stack
 
 

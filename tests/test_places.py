@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xchip.cli.sample_places import sample_places as command
-from xchip.processors.places import sample_places, write_places
+from xchip.processors.sample_places import sample_places, write_places
 
 REGION = (-10.0, -10.0, 10.0, 10.0)
 

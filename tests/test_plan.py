@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xchip.export.plan import (
+from xchip.chips.chip_rows import ChipRows, ItemRef
+from xchip.chips.read_plan import (
     block_box,
     blocks_of,
     bounding_box,
@@ -19,9 +20,8 @@ from xchip.export.plan import (
     tile_shape,
     units,
 )
-from xchip.export.rows import ChipRows, ItemRef
-from xchip.grid import Alignment, AxisMap
-from xchip.stac.regrid import Box
+from xchip.core.grid import Alignment, AxisMap
+from xchip.raster.regrid import Box
 
 TILE = (64, 64)
 

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import xchip
-from xchip.palette import SET_ASIDE, SPLITS
-from xchip.plotting import plot
+from xchip.plots.index_map import plot
+from xchip.plots.palette import SET_ASIDE, SPLITS
 from xchip.testing import synthetic_stack
 
 

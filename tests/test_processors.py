@@ -20,10 +20,10 @@ from published import SIZE, published, template, tile_of, write_band, write_laye
 from recipe_runs import Buckets, Shelf, buckets, three_runs
 
 import xchip
-from xchip.archive.layout import ITEMS
-from xchip.archive.store import Store
+from xchip.indexing.archive.layout import ITEMS
+from xchip.io.store import Store
 from xchip.processors import NAMES, find, landsat, modis, process, sentinel_1, sentinel_2
-from xchip.processors.choose import draw_years, layer_units, least_cloudy, listed_assets, quarter_dates, quarter_of
+from xchip.processors.choosers import draw_years, layer_units, least_cloudy, listed_assets, quarter_dates, quarter_of
 from xchip.processors.pipeline import choose_items
 from xchip.processors.recipe import COMMON, Catalogue, Item, Option, Recipe, Unit
 

@@ -20,9 +20,9 @@ from processes import free_port, object_store, stac_api
 from published import write_layer
 
 import xchip
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
 from xchip.cli.processors import Names, Numbers
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 from xchip.processors import NAMES, find
 
 TILE, NOWHERE = shapely.box(-68.9, -32.6, -68.85, -32.55), shapely.box(20, 20, 21, 21)

@@ -9,7 +9,7 @@ import sys
 import dask
 import pytest
 
-from xchip.progress import Progress, SceneTasks, told
+from xchip.io.progress import Progress, SceneTasks, told
 
 
 class Terminal(io.StringIO):

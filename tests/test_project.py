@@ -1,13 +1,11 @@
-"""The project as a whole: packaging, what is imported when, and which module may import which."""
+"""The project as a whole: packaging, files of the checkout, and what is imported when."""
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xchip"
 
-# From the bottom up: a module imports only from its own layer and those above it in this table.
-LAYERS = (
-    (
-        "core",
-        "lattice grid footprints lonlat poles quality sensor_profile sensor_table sensors counting stats arrays extract display "
-        "placement blend stitching mapping explanation moments",
-    ),
-    ("table", "limits index explain"),
-    ("face", "accessor"),
-    ("edges", "stac archive export picture cells palette axes plotting sheets progress selection"),
-    ("recipes", "processors"),
-    ("entry", "cli demo testing _landscape"),
-)
-LAYER_OF = {module: number for number, (_, modules) in enumerate(LAYERS) for module in modules.split()}
 # What users see in a checkout; all else at the top begins with a dot.
 TOP_LEVEL = {"pyproject.toml", "xchip", "tests", "examples", "environment.yml", "README.md", "LICENSE"}
 # Folders of the machines that the project is developed on; written so that this file does not hold them itself.
@@ -101,10 +85,15 @@ def test_the_oldest_python_is_the_same_everywhere(pyproject: dict[str, Any]) -> 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
-    commands = [line for line in lines if line.endswith("-m pytest")]
-    assert commands, "the README has no command that runs the tests"
+    commands = [line for line in lines if re.search(r"-m venv .* -m pytest\b", line)]
+    assert commands, "the README has no command that makes an environment and runs the tests in it"
+    assert all(command.endswith("-m pytest -n logical --dist worksteal") for command in commands), commands
     ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
     assert all(command in ci for command in commands)
+
+
+def test_pytest_alone_starts_no_other_processes(pyproject: dict[str, Any]) -> None:
+    assert not re.search(r"-n\b|--numprocesses|--dist", pyproject["tool"]["pytest"]["ini_options"]["addopts"])
 
 
 def test_the_package_says_that_it_is_typed() -> None:
@@ -168,53 +157,3 @@ def test_help_of_the_command_line() -> None:
     script = Path(sys.executable).with_name("xchip")
     done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True)
     assert {"demo", "index", "info"} <= set(re.findall(r"^  (\w+)", done.stdout, re.MULTILINE))
-
-
-# Layers
-
-
-def modules() -> Iterator[Path]:
-    return (path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-
-
-def layer_of(module: str) -> int:
-    """Number of a module's layer; ``module`` is its name below ``xchip``."""
-    top = module.partition(".")[0]
-    assert top in LAYER_OF, f"xchip/{top} stands in no layer of tests/test_project.py: which is it?"
-    return LAYER_OF[top]
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def imports_of(node: ast.AST, *, inside: bool = False) -> Iterator[tuple[str, bool]]:
-    """(module below ``xchip``, whether it is imported inside a function) of each import that runs."""
-    for child in ast.iter_child_nodes(node):
-        if is_type_checking(child):
-            continue
-        if isinstance(child, ast.ImportFrom):
-            assert child.level == 0, f"line {child.lineno}: imports are absolute here"
-            if child.module == "xchip":
-                yield from ((alias.name, inside) for alias in child.names)
-            elif child.module and child.module.startswith("xchip."):
-                yield child.module.removeprefix("xchip."), inside
-        elif isinstance(child, ast.Import):
-            names = (alias.name for alias in child.names if alias.name.partition(".")[0] == "xchip")
-            yield from ((name.removeprefix("xchip."), inside) for name in names)
-        yield from imports_of(child, inside=inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
-
-
-@pytest.mark.parametrize("path", list(modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_its_layer_and_those_above(path: Path) -> None:
-    own = layer_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
-    for imported, inside in imports_of(ast.parse(path.read_text())):
-        if imported == "__version__":
-            continue
-        if imported == "xchip":
-            # The package itself is what users have: only entries stand where users stand.
-            assert LAYERS[own][0] == "entry", f"{path.name} imports the whole package"
-            continue
-        # Methods of the accessor delegate to whatever does the work.
-        allowed = layer_of(imported) <= own or (LAYERS[own][0] == "face" and inside)
-        assert allowed, f"{LAYERS[own][0]} imports xchip.{imported}, which is {LAYERS[layer_of(imported)][0]}"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xchip.counting import code_counter, compile_rule, count_classes
+from xchip.core.counting import code_counter, compile_rule, count_classes
 from xchip.quality import (
     CLEAR,
     CLOUD,

@@ -30,18 +30,18 @@ from hypothesis import strategies as st
 from processes import object_store, s3_client
 from servers import Fault, RangeServer
 
-from xchip.archive.layout import item_name, part_name
-from xchip.archive.ledger import Record, Run, now
-from xchip.archive.listing import list_files
-from xchip.archive.manifest import rebuild_manifest
-from xchip.archive.parquet import index_bytes, write_index
-from xchip.archive.query import make_query
-from xchip.archive.read import open_index, read_index, rows_of
-from xchip.archive.scan import Piece, open_file, survey
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.grid import ChipGrid, PixelGrid
-from xchip.index import COLUMNS, FRACTIONS, GRID_ATTRIBUTE, ItemColumns, empty_frame, index_frame
+from xchip.core.grid import ChipGrid, PixelGrid
+from xchip.indexing.archive.layout import item_name, part_name
+from xchip.indexing.archive.ledger import Record, RunRecords, now
+from xchip.indexing.archive.manifest import rebuild_manifest
+from xchip.indexing.files.write import index_bytes, write_index
+from xchip.indexing.opening.listing import list_files
+from xchip.indexing.opening.query import make_query
+from xchip.indexing.opening.read import open_index, read_index, rows_of
+from xchip.indexing.opening.scan import Piece, open_file, survey
+from xchip.indexing.rows import COLUMNS, FRACTIONS, GRID_ATTRIBUTE, ItemColumns, empty_frame, index_frame
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 
 PLACES = {
     # item: (CRS, left, top) of its upper left pixel, and its collection
@@ -801,7 +801,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path, file: Path) -> None:
 
 
 def test_an_archive_without_parts_says_so(tmp_path: Path) -> None:
-    run = Run(Store(str(tmp_path)))
+    run = RunRecords(Store(str(tmp_path)))
     run.add(Record("failed", None, "item", "0", now(), 1, error="OSError", message="gone"))
     run.flush()
     with pytest.raises(ValueError, match="has no parts yet; `xchip status` tells"):

@@ -22,12 +22,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from servers import RangeServer
 
-from xchip.grid import PixelGrid
-from xchip.stac.header import read_header
-from xchip.stac.pool import POOL, DatasetPool, gdal_options, gdal_path
-from xchip.stac.reader import _HANDED_ON, BandReader, Source, fill_value, strips
-from xchip.stac.regrid import repeat
-from xchip.stac.scene import Band, ItemError
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Band, ItemError
+from xchip.io.gdal import POOL, DatasetPool, gdal_options, gdal_path
+from xchip.raster.header import read_header
+from xchip.raster.reader import _HANDED_ON, BandReader, BandSource, fill_value, strips
+from xchip.raster.regrid import repeat
 
 S2_TIF = "s2_29RKH/B02.tif"
 S2_JP2 = "s2_S2B_33TWL_20230810/B02.tif"
@@ -61,7 +61,7 @@ def reader_of(
 ) -> BandReader:
     dtype = "float32" if rescale else band.dtype
     return BandReader(
-        url=Source("the-item", band, target, siblings, rescale).to_url(),
+        url=BandSource("the-item", band, target, siblings, rescale).to_url(),
         spec=None,
         resampling=Resampling[resampling],
         dtype=np.dtype(dtype),
@@ -230,7 +230,7 @@ def test_repeat_is_numpys_repeat(dtype: str, factors: tuple[int, int], shape: tu
 def test_thinning_in_parts_is_the_same(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     band = band_of(small["href"])
     target = PixelGrid(band.grid.crs, (20, 0, 500000, 0, -20, 5000000), (11, 15))
-    monkeypatch.setattr("xchip.stac.reader.PART_BYTES", 200)
+    monkeypatch.setattr("xchip.raster.reader.PART_BYTES", 200)
     np.testing.assert_array_equal(reader_of(band, target).read(Window(0, 0, 15, 11)), small["values"][1::2, 1::2])
 
 
@@ -256,7 +256,7 @@ def test_warp_agrees_with_gdals_own(shared_data: Path, method: str, monkeypatch:
     # GDAL approximates coordinates to an eighth of a pixel, along each piece that it warps.
     tolerance = 0 if method == "nearest" else 0.05
     assert np.isclose(got, expected, rtol=tolerance, atol=0).mean() > 0.95
-    monkeypatch.setattr("xchip.stac.reader.PART_BYTES", 60_000)
+    monkeypatch.setattr("xchip.raster.reader.PART_BYTES", 60_000)
     in_parts = reader_of(band, target, method).read(Window(100, 50, 400, 300))
     assert np.isclose(in_parts, expected, rtol=tolerance, atol=0).mean() > 0.95
     far = target.window(row_off=-9000, col_off=0, height=5, width=5)
@@ -510,7 +510,7 @@ def test_strips_hold_their_file_against_the_item(tmp_path: Path) -> None:
 MEASURE = """
 import json, sys, numpy as np
 from pathlib import Path
-from xchip.stac.reader import strips
+from xchip.raster.reader import strips
 
 def peak():
     # ru_maxrss would be the parent's where that was larger: Linux hands it on through fork and exec.

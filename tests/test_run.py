@@ -24,10 +24,10 @@ from archives import ledger_lines, make_items, parts, rows
 from processes import dask_cluster
 
 import xchip
-from xchip.archive.inspect import status
-from xchip.archive.ledger import fingerprint_of, segments
-from xchip.archive.manifest import parts_of, rebuild_manifest, walk
-from xchip.archive.store import Store
+from xchip.indexing.archive.ledger import fingerprint_of, segments
+from xchip.indexing.archive.manifest import parts_of, rebuild_manifest, walk
+from xchip.indexing.archive.status import status
+from xchip.io.store import Store
 
 SIZE = 64
 
@@ -429,7 +429,7 @@ def test_ctrl_c_leaves_a_clean_archive(tmp_path: Path) -> None:
 
 
 def test_the_archive_of_a_cluster_is_that_of_threads(items: list[dict[str, Any]], tmp_path: Path) -> None:
-    from xchip.archive.cluster import local_cluster, slow_malloc
+    from xchip.io.cluster import local_cluster, slow_malloc
 
     with local_cluster(2) as client:
         assert slow_malloc(client) is None
@@ -445,7 +445,7 @@ def test_the_archive_of_a_cluster_is_that_of_threads(items: list[dict[str, Any]]
 
 
 def test_workers_that_are_killed_are_survived(tmp_path: Path) -> None:
-    from xchip.archive.cluster import local_cluster
+    from xchip.io.cluster import local_cluster
 
     items = make_items(tmp_path, 150)
     archive = tmp_path / "a"
@@ -500,7 +500,7 @@ def test_a_scheduler_that_is_lost_ends_the_run(tmp_path: Path) -> None:
 def test_malloc_settings_that_are_slow_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import Client, LocalCluster
 
-    from xchip.archive.cluster import slow_malloc
+    from xchip.io.cluster import slow_malloc
 
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)  # nannies leave what they set in their own environment
     with (

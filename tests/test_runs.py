@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xchip.archive.merging.runs import BATCH_BYTES, KEY, Sorter
+from xchip.indexing.merge.external_sort import BATCH_BYTES, KEY, Sorter
 
 TABLES = st.lists(st.lists(st.integers(0, 30) | st.just(2**64 - 1), max_size=40), max_size=8)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xchip import sensors
-from xchip.export.sample import CLAY_SENSORS, chip_centres, clay_sensor, encode_place, encode_time, encodings, wavelengths
+from xchip.sensors.clay import CLAY_SENSORS, chip_centres, clay_sensor, encode_place, encode_time, encodings, wavelengths
 
 dates = st.datetimes(min_value=datetime(1972, 1, 1), max_value=datetime(2100, 1, 1))
 

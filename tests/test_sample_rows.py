@@ -14,7 +14,7 @@ from chip_layouts import PLACES, chips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xchip.lonlat import projection_of
+from xchip.core.lonlat import projection_of
 from xchip.selection.layers import around, coverage, inside
 from xchip.selection.sample import _allocate, sample
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import pgstac_api, stac_api
 
-from xchip.stac import server as patience
-from xchip.stac.conditions import comparisons, in_order, interval, order_of
-from xchip.stac.search import search
+from xchip.stac.api import server as patience
+from xchip.stac.api.conditions import comparisons, in_order, interval, order_of
+from xchip.stac.api.search import search
 
 CLOUDS = [0.5, 3.5, 11.5, 14.5, 100, 9]
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from xchip import sensors
 from xchip.quality import CLEAR, CLOUD, DEFECTIVE, NODATA, SHADOW, SNOW, WATER, QualityClass, QualityRule, values
 from xchip.sensors import AssetNames, BandSpec, SensorProfile
-from xchip.stac.classification import rule_of
-from xchip.stac.items import plain_items
+from xchip.stac.scene.classification import rule_of
+from xchip.stac.scene.understand import plain_items
 
 NAMES = [
     *("sentinel-2-l2a", "sentinel-2-l1c", "landsat-c2-l2", "landsat-c2-l1", "modis-09a1"),

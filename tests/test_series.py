@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xchip
-from xchip.archive.parquet import write_index
-from xchip.archive.read import read_index
-from xchip.export.batches import batches
-from xchip.export.chips import open_chips
-from xchip.selection.periods import edges_of
-from xchip.selection.places import places_of
+from xchip.chips.open_chips import open_chips
+from xchip.chips.train.batches import batches
+from xchip.core.reduce import FRACTIONS
+from xchip.indexing.files.write import write_index
+from xchip.indexing.opening.read import read_index
 from xchip.selection.series import SERIES_ATTRIBUTE, series
-from xchip.selection.versions import baselines_of, versions_of
-from xchip.stats import FRACTIONS
+from xchip.selection.series_places import places_of
+from xchip.selection.series_versions import baselines_of, versions_of
+from xchip.selection.series_windows import edges_of
 from xchip.testing import raise_if_dask_computes, write_scene
 
 SIZE, RES = 64, 10.0
@@ -600,7 +600,7 @@ def test_an_index_in_any_form(scenes: list[Path], index: geopandas.GeoDataFrame,
 
 def test_chips_of_a_series_are_still_chips_for_all_else(index: geopandas.GeoDataFrame) -> None:
     rows = series(index, length=4)
-    (batch,) = batches(rows, len(rows), ["red"], shuffle=False)
+    (batch,) = batches(rows, ["red"], batch_size=len(rows), shuffle=False)
     assert batch["red"].dims == ("chip", "y", "x")
     assert batch["place_id"].values.tolist() == rows["place_id"].tolist()
     assert batch["step"].values.tolist() == rows["step"].tolist()

@@ -12,8 +12,8 @@ from archives import make_items
 from chip_making import write_aerial, write_landsat, write_sentinel
 
 import xchip
-from xchip.picture import band_values, bright_part, grey_range, to_rgba
-from xchip.sheets import plot_scenes, preview
+from xchip.plots.rgb import band_values, bright_part, grey_range, to_rgba
+from xchip.plots.sheets import plot_scenes, preview
 from xchip.testing import synthetic_stack
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from item_making import header_of, make_item, tif
 
-from xchip.stac.items import plain_items, scenes, understand
+from xchip.stac.scene.understand import plain_items, scenes, understand
 
 
 def test_what_items_may_be(shared_data: Path) -> None:
@@ -170,7 +170,8 @@ def test_reading_dicts_imports_no_pystac() -> None:
     import sys
 
     code = (
-        "import sys; from xchip.stac.items import plain_items; list(plain_items({'type': 'Feature', 'id': 'a', 'assets': {}}));"
+        "import sys; from xchip.stac.scene.understand import plain_items; "
+        "list(plain_items({'type': 'Feature', 'id': 'a', 'assets': {}}));"
         "print([m for m in ('pystac', 'rasterio', 'pyproj', 'shapely', 'dask', 'stackstac') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

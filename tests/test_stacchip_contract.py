@@ -22,7 +22,7 @@ from processes import object_store, s3_client
 from stacchip_data import PLATFORMS, Stored, merged_table, store_item
 
 import xchip
-from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
+from xchip.sensors.clay import CLAY_SENSORS, sensor_of_platform
 from xchip.testing import write_scene
 
 PRECHIP = {

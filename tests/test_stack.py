@@ -19,12 +19,12 @@ from rasterio.vrt import WarpedVRT
 from servers import RangeServer
 
 import xchip
-from xchip.grid import PixelGrid
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Band, Scene
+from xchip.io.gdal import POOL
 from xchip.quality import CLOUD, NODATA, NodataRule, QualityRule, values
-from xchip.stac.header import read_header
-from xchip.stac.pool import POOL
-from xchip.stac.scene import Band, Scene
-from xchip.stac.stack import stack_scenes
+from xchip.raster.header import read_header
+from xchip.stac.stack.stack import stack_scenes
 
 SCENES = [
     "landsat_001062",

@@ -21,15 +21,15 @@ from rasterio.warp import reproject
 from servers import Asked, Fault, RangeServer
 
 import xchip
-from xchip.archive.failures import GivenUp
-from xchip.archive.ledger import FINGERPRINT, fingerprint_in_archive, fingerprint_of
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.archive.task import ArchiveError
-from xchip.archive.verify import verify
+from xchip.indexing.archive.ledger import FINGERPRINT, fingerprint_in_archive, fingerprint_of
+from xchip.indexing.archive.task import ArchiveError
+from xchip.indexing.archive.verify import verify
+from xchip.io.retry import GivenUp
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 from xchip.processors.recipe import SAME, Staging
 from xchip.processors.stage import STAGING, Stage, file_names, planned, refused
-from xchip.stac.sources import plain_items
+from xchip.stac.inputs import plain_items
 from xchip.testing import write_scene
 
 FOLDER = "items/c/a"

@@ -11,19 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xchip.counting import code_counter, count_classes
-from xchip.grid import EDGES, Alignment, AxisMap, ChipGrid, PixelGrid
+from xchip.core.counting import code_counter, count_classes
+from xchip.core.grid import EDGES, Alignment, AxisMap, ChipGrid, PixelGrid
+from xchip.core.reduce import Cells, chip_areas, chip_plans, chip_sums, class_counts, complete_counts, fractions_of, sums_of_parts
 from xchip.quality import CLOUD, NODATA, values
-from xchip.stats import (
-    Cells,
-    chip_areas,
-    chip_plans,
-    chip_sums,
-    class_counts,
-    complete_counts,
-    fractions_of,
-    sums_of_parts,
-)
 from xchip.testing import raise_if_dask_computes
 
 

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xchip
-from xchip.grid import ChipGrid, PixelGrid
-from xchip.stitching import stitch
+from xchip.chips.stitch import stitch
+from xchip.core.grid import ChipGrid, PixelGrid
 from xchip.testing import raise_if_dask_computes, synthetic_stack
 
 SHAPE = (37, 46)
@@ -286,7 +286,7 @@ def test_no_chips_give_a_raster_without_data() -> None:
 
 
 def test_the_public_name_is_the_function() -> None:
-    assert importlib.import_module("xchip.mapping")
+    assert importlib.import_module("xchip.chips.map")
     assert xchip.stitch is stitch
 
 

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from rasterio.env import getenv, hasenv
 from servers import RangeServer
 
-from xchip.archive.signing import unsigned_href
-from xchip.archive.storage import StorageOptions, header_reader, signed_scene
-from xchip.archive.store import Store
-from xchip.stac.header import read_header
-from xchip.stac.items import scenes
-from xchip.stac.pool import POOL, DatasetPool
+from xchip.io.gdal import POOL, DatasetPool
+from xchip.io.signing import unsigned_href
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
+from xchip.raster.header import header_reader, read_header, signed_scene
+from xchip.stac.scene.understand import scenes
 from xchip.testing import write_scene
 
 COG = "greenland_cog_100m.tif"
@@ -135,7 +135,7 @@ def test_s3fs_has_the_same_options() -> None:
 )
 def test_a_missing_package_names_its_extra(package: str, url: str, extra: str) -> None:
     hide = f"import sys; sys.modules[{package!r}] = None\n"
-    code = f"from xchip.archive.storage import StorageOptions; StorageOptions().filesystem({url!r})"
+    code = f"from xchip.io.storage import StorageOptions; StorageOptions().filesystem({url!r})"
     done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == f"ImportError: '{url}' needs {package}: install xchip[{extra}]"
 
@@ -291,7 +291,7 @@ def token_server() -> Iterator[HTTPServer]:
 
 
 PLANETARY_COMPUTER = """
-from xchip.archive.storage import StorageOptions
+from xchip.io.storage import StorageOptions
 storage = StorageOptions(signer="planetary-computer")
 blob = "https://account.blob.core.windows.net/container/a.tif"
 print(storage.sign(blob), storage.sign(blob), storage.sign("s3://bucket/a.tif"), storage.sign(blob + "?se=2000&sv=1&sig=old"))

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from processes import object_store, s3_client
 
-from xchip.archive.causes import classify
-from xchip.archive.failures import GivenUp, insistently, retrying
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Entry, Store
-from xchip.stac.pool import POOL
-from xchip.stac.reader import strips
+from xchip.io.errors import classify
+from xchip.io.gdal import POOL
+from xchip.io.retry import GivenUp, insistently, retrying
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Entry, Store
+from xchip.raster.reader import strips
 from xchip.testing import write_scene
 
 pytestmark = pytest.mark.server

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from xchip.stac import pool, tiles
-from xchip.stac.pool import POOL, DatasetPool
-from xchip.stac.reader import strips
-from xchip.stac.regrid import Box
-from xchip.stac.tiles import inflate, read_tiles
+from xchip.io import gdal as pool
+from xchip.io.gdal import POOL, DatasetPool
+from xchip.raster import deflate_tiles as tiles
+from xchip.raster.deflate_tiles import inflate, read_tiles
+from xchip.raster.reader import strips
+from xchip.raster.regrid import Box
 
 pytest.importorskip("imagecodecs", reason="needs xchip[fast]")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

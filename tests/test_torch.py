@@ -18,12 +18,12 @@ import xarray as xr
 from chip_making import write_aerial, write_landsat, write_sentinel
 
 import xchip
-from xchip.export.band_stats import band_stats
-from xchip.export.batches import batches
-from xchip.export.chips import open_chips
-from xchip.export.sample import encodings
-from xchip.export.stats_values import BandStats
-from xchip.export.torch_data import ChipDataset, IterableChipDataset, clay_batch
+from xchip.chips.open_chips import open_chips
+from xchip.chips.train.band_stats import band_stats
+from xchip.chips.train.batches import batches
+from xchip.chips.train.stats_values import BandStats
+from xchip.chips.train.torch_data import ChipDataset, IterableChipDataset, clay_batch
+from xchip.sensors.clay import encodings
 
 BANDS = ["nir", "red"]
 
@@ -31,7 +31,7 @@ BANDS = ["nir", "red"]
 def test_without_pytorch_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from xchip.export.torch_data import ChipDataset, IterableChipDataset, clay_batch\n"
+        "from xchip.chips.train.torch_data import ChipDataset, IterableChipDataset, clay_batch\n"
         "for make in (ChipDataset, IterableChipDataset, clay_batch):\n"
         "    try: make([])\n"
         "    except ImportError as error: print(error)"
@@ -161,8 +161,8 @@ def test_sensors_side_by_side_have_their_own_wavelengths(mixed: pd.DataFrame) ->
     with pytest.raises(ValueError, match="differ in wavelengths or gsd, and Clay takes one sensor a batch"):
         clay_batch([dataset[0], dataset[len(mixed) - 1]])
     with pytest.raises(ValueError, match=r"chips of several sensors, .*, and Clay takes one a batch"):
-        IterableChipDataset(mixed, 8, ["red", "nir"])
-    assert set(next(iter(IterableChipDataset(mixed, 8, ["red", "nir"], keys="torchgeo")))) >= {"image", "crs"}
+        IterableChipDataset(mixed, ["red", "nir"], batch_size=8)
+    assert set(next(iter(IterableChipDataset(mixed, ["red", "nir"], batch_size=8, keys="torchgeo")))) >= {"image", "crs"}
 
 
 def test_normalised_pixels(rows: pd.DataFrame, chips: xr.Dataset, stats: BandStats) -> None:
@@ -210,9 +210,9 @@ def test_what_is_refused(rows: pd.DataFrame, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"wavelengths of bands \['scl'\] of sensor 'sentinel-2-l2a' are not known"):
         ChipDataset(rows, ["red", "scl"])
     with pytest.raises(ValueError, match="batch_size is a whole number from 1 on, got 0"):
-        IterableChipDataset(rows, 0, BANDS)
+        IterableChipDataset(rows, BANDS, batch_size=0)
     with pytest.raises(ValueError, match="give both rank and world_size, or none, got 1 and None"):
-        IterableChipDataset(rows, 4, BANDS, rank=1)
+        IterableChipDataset(rows, BANDS, batch_size=4, rank=1)
     item = json.loads(write_aerial(folder, "drone-1").read_text())
     path = folder / "drone-1.json"
     path.write_text(json.dumps({**item, "collection": "drone"}))
@@ -250,7 +250,7 @@ def test_two_workers_give_each_chip_once(rows: pd.DataFrame, chips: xr.Dataset, 
 def test_it_pickles(rows: pd.DataFrame, stats: BandStats) -> None:
     dataset = ChipDataset(rows, BANDS, stats=stats, transform=first_id)
     assert pickle.loads(pickle.dumps(dataset))[4] == dataset[4] == rows["chip_id"][4]
-    iterable = IterableChipDataset(rows, 4, BANDS, seed=5)
+    iterable = IterableChipDataset(rows, BANDS, batch_size=4, seed=5)
     iterable.set_epoch(2)
     assert collated(pickle.loads(pickle.dumps(iterable))) == collated(iterable)
 
@@ -266,27 +266,27 @@ def test_chips_asked_for_at_once_are_the_same(rows: pd.DataFrame) -> None:
 
 
 def test_batches_are_those_of_batches(rows: pd.DataFrame) -> None:
-    expected = list(batches(rows, 6, BANDS, seed=4))
-    found = list(DataLoader(IterableChipDataset(rows, 6, BANDS, seed=4), batch_size=None))
+    expected = list(batches(rows, BANDS, batch_size=6, seed=4))
+    found = list(DataLoader(IterableChipDataset(rows, BANDS, batch_size=6, seed=4), batch_size=None))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one["pixels"].numpy(), plain(other))
         assert one["chip_id"] == other["chip_id"].values.tolist()
         assert one["time"].shape == (other.sizes["chip"], 4)
         assert (one["waves"].shape, one["gsd"].shape) == ((2,), ())
-    assert next(iter(IterableChipDataset(rows, 6, BANDS, transform=len))) == 6, "a batch has six keys"
+    assert next(iter(IterableChipDataset(rows, BANDS, batch_size=6, transform=len))) == 6, "a batch has six keys"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_ranks_share_an_epoch(rows: pd.DataFrame, workers: int) -> None:
     found = []
     for rank in (0, 1):
-        dataset = IterableChipDataset(rows, 3, BANDS, rank=rank, world_size=2)
+        dataset = IterableChipDataset(rows, BANDS, batch_size=3, rank=rank, world_size=2)
         found += collated(DataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context="fork"))
     assert sorted(found) == sorted(rows["chip_id"])
 
 
 def test_spawned_workers_give_what_forked_ones_do(rows: pd.DataFrame) -> None:
-    dataset = IterableChipDataset(rows, 3, BANDS, seed=8)
+    dataset = IterableChipDataset(rows, BANDS, batch_size=3, seed=8)
     dataset.set_epoch(1)
     forked, spawned = (
         collated(DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=context))
@@ -297,7 +297,7 @@ def test_spawned_workers_give_what_forked_ones_do(rows: pd.DataFrame) -> None:
 
 
 def test_epochs_differ_and_come_again(rows: pd.DataFrame) -> None:
-    dataset = IterableChipDataset(rows, 4, BANDS, seed=1, buffer=16)
+    dataset = IterableChipDataset(rows, BANDS, batch_size=4, seed=1, buffer=16)
     loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
     orders = []
     for epoch in (0, 1, 0):
@@ -305,13 +305,13 @@ def test_epochs_differ_and_come_again(rows: pd.DataFrame) -> None:
         orders.append(collated(loader))
         assert sorted(orders[-1]) == sorted(rows["chip_id"])
     assert orders[0] == orders[2] != orders[1]
-    other = IterableChipDataset(rows, 4, BANDS, seed=2, buffer=16)
+    other = IterableChipDataset(rows, BANDS, batch_size=4, seed=2, buffer=16)
     assert collated(DataLoader(other, batch_size=None, num_workers=2)) != orders[0]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))], ids=["copy", "pickle"])
 def test_workers_that_persist_see_the_epoch_of_a_copy(rows: pd.DataFrame, copied: Any) -> None:
-    original = IterableChipDataset(rows, 4, BANDS, seed=1, buffer=16)
+    original = IterableChipDataset(rows, BANDS, batch_size=4, seed=1, buffer=16)
     dataset = copied(original)
     loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
     orders = []
@@ -328,7 +328,7 @@ def test_workers_that_persist_see_the_epoch_of_a_copy(rows: pd.DataFrame, copied
 @pytest.mark.parametrize("workers", [0, 2, 3])
 def test_an_interrupted_epoch_goes_on_with_what_was_left(rows: pd.DataFrame, workers: int) -> None:
     def loader() -> tuple[IterableChipDataset, Any]:
-        dataset = IterableChipDataset(rows, 4, BANDS, seed=6)
+        dataset = IterableChipDataset(rows, BANDS, batch_size=4, seed=6)
         return dataset, DataLoader(
             dataset, batch_size=None, num_workers=workers, multiprocessing_context="fork" if workers else None
         )
@@ -346,17 +346,17 @@ def test_an_interrupted_epoch_goes_on_with_what_was_left(rows: pd.DataFrame, wor
 
 
 def test_states_of_numpys_numbers_are_plain(rows: pd.DataFrame) -> None:
-    dataset = IterableChipDataset(rows, np.int64(4), BANDS, seed=np.int64(1))  # type: ignore[arg-type]
-    assert json.loads(json.dumps(dataset.state(2))) == IterableChipDataset(rows, 4, BANDS, seed=1).state(2)
+    dataset = IterableChipDataset(rows, BANDS, batch_size=np.int64(4), seed=np.int64(1))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(dataset.state(2))) == IterableChipDataset(rows, BANDS, batch_size=4, seed=1).state(2)
 
 
 def test_states_of_others_are_refused(rows: pd.DataFrame) -> None:
-    state = IterableChipDataset(rows, 4, BANDS, seed=1).state(2, workers=2)
+    state = IterableChipDataset(rows, BANDS, batch_size=4, seed=1).state(2, workers=2)
     with pytest.raises(ValueError, match=r"it has \{'seed': 1\}, this one \{'seed': 2\}; make it with the same arguments"):
-        IterableChipDataset(rows, 4, BANDS, seed=2).resume(state)
+        IterableChipDataset(rows, BANDS, batch_size=4, seed=2).resume(state)
     with pytest.raises(ValueError, match=r"it has \{'index': '[0-9a-f]{16}'\}, this one \{'index': '[0-9a-f]{16}'\}; make it"):
-        IterableChipDataset(rows.iloc[::-1], 4, BANDS, seed=1).resume(state)
-    dataset = IterableChipDataset(rows, 4, BANDS, seed=1)
+        IterableChipDataset(rows.iloc[::-1], BANDS, batch_size=4, seed=1).resume(state)
+    dataset = IterableChipDataset(rows, BANDS, batch_size=4, seed=1)
     with pytest.raises(ValueError, match="the state has had 99 batches, and an epoch has"):
         dataset.resume({**state, "batches": 99})
     dataset.resume(state)
@@ -365,7 +365,9 @@ def test_states_of_others_are_refused(rows: pd.DataFrame) -> None:
 
 
 def test_dropping_the_last_gives_ranks_as_many_batches(rows: pd.DataFrame) -> None:
-    numbers = {len(list(IterableChipDataset(rows, 3, BANDS, rank=rank, world_size=3, drop_last=True))) for rank in range(3)}
+    numbers = {
+        len(list(IterableChipDataset(rows, BANDS, batch_size=3, rank=rank, world_size=3, drop_last=True))) for rank in range(3)
+    }
     assert numbers == {len(rows) // 3 // 3}
 
 
@@ -377,15 +379,15 @@ def test_ranks_are_those_of_torch_distributed(rows: pd.DataFrame, tmp_path: Path
     store = distributed.FileStore(str(tmp_path / "store"), 1)
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        assert IterableChipDataset(rows, 4, BANDS).state(0)["world_size"] == 1
-        assert sorted(collated(IterableChipDataset(rows, 4, BANDS))) == sorted(rows["chip_id"])
+        assert IterableChipDataset(rows, BANDS, batch_size=4).state(0)["world_size"] == 1
+        assert sorted(collated(IterableChipDataset(rows, BANDS, batch_size=4))) == sorted(rows["chip_id"])
     finally:
         distributed.destroy_process_group()
 
 
 def test_a_file_that_is_gone_is_named_in_the_process_of_the_loop(tmp_path: Path) -> None:
     rows = xchip.index_items(write_aerial(tmp_path, "aerial-9"), 64).compute()
-    dataset = IterableChipDataset(rows, 4, ["red"])
+    dataset = IterableChipDataset(rows, ["red"], batch_size=4)
     (tmp_path / "aerial-9.tif").unlink()
     with pytest.raises(xchip.ItemError, match="item 'aerial-9': asset 'image'"):
         list(dataset)

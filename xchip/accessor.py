@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import xarray as xr
 
-from xchip.arrays import Quality, Xarray, as_dataset, pixel_grid, quality_of
-from xchip.grid import Anchor, ChipGrid, Edge, chip_grid
+from xchip.core.arrays import Quality, Xarray, as_dataset, pixel_grid
+from xchip.core.grid import Anchor, ChipGrid, Edge, GridOptions, Pair, Size, chip_grid
+from xchip.core.limits import IndexOptions, grid_and_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from xchip.blend import Overlap
-    from xchip.explanation import Explanation
-    from xchip.mapping import ChipFunction
-    from xchip.stats import BlockFunction
+    from xchip.chips.blend import Overlap
+    from xchip.chips.map import ChipFunction
+    from xchip.core.reduce import BlockFunction
+    from xchip.indexing.explain.explanation import Explanation
 
 
 @xr.register_dataset_accessor("chips")
@@ -34,7 +35,7 @@ class ChipsAccessor:
     def __init__(self, obj: Xarray) -> None:
         self._obj = obj
 
-    def grid(self, size: Any = 256, *, stride: Any = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
+    def grid(self, size: Size = 256, *, stride: Pair | None = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
         """The chips' geometry. No pixel is read.
 
         Parameters
@@ -61,7 +62,7 @@ class ChipsAccessor:
         """
         return chip_grid(pixel_grid(as_dataset(self._obj)), size, stride=stride, edge=edge, anchor=anchor)
 
-    def stats(self, size: Any = 256, *, quality: Quality = None, **grid_options: Any) -> xr.Dataset:
+    def stats(self, size: Size = 256, *, quality: Quality = None, **grid_options: Unpack[GridOptions]) -> xr.Dataset:
         """Quality fractions of each chip.
 
         Parameters
@@ -87,21 +88,22 @@ class ChipsAccessor:
         >>> stats.cloud_fraction.dims, stats.cloud_fraction.shape
         (('time', 'chip_y', 'chip_x'), (1, 2, 3))
         """
-        from xchip.stats import chip_stats
+        from xchip.core.reduce import chip_stats
+        from xchip.sensors.array_quality import quality_of
 
         ds = as_dataset(self._obj)
         array, rule = quality_of(ds, quality)
         return chip_stats(array, chip_grid(pixel_grid(ds), size, **grid_options), rule)
 
     def sums(
-        self, function: BlockFunction, bands: str | list[str], size: Any = 256, *, n: int, **grid_options: Any
+        self, function: BlockFunction, bands: str | list[str], size: Size = 256, *, n: int, **grid_options: Unpack[GridOptions]
     ) -> xr.DataArray:
         """Custom statistics: sums over each chip of whatever ``function`` makes of the pixels.
 
         Parameters
         ----------
         function
-            ``function(*blocks, cells)``, as for `xchip.stats.chip_sums`.
+            ``function(*blocks, cells)``, as for `xchip.core.reduce.chip_sums`.
         bands
             The bands whose blocks it gets, in order.
         size, **grid_options
@@ -122,7 +124,7 @@ class ChipsAccessor:
         >>> brightness.sizes["chip_x"], bool((brightness > 0).all())
         (3, True)
         """
-        from xchip.stats import band_sums
+        from xchip.core.reduce import band_sums
 
         ds = as_dataset(self._obj)
         grid = chip_grid(pixel_grid(ds), size, **grid_options)
@@ -130,16 +132,11 @@ class ChipsAccessor:
 
     def index(
         self,
-        size: Any = 256,
+        size: Size = 256,
         *,
         quality: Quality = None,
-        max_nodata: float | None = None,
-        max_cloud: float | None = None,
         item_id: str | None = None,
-        stride: Any = None,
-        edge: Edge = "drop",
-        anchor: Anchor = "origin",
-        **limits: float | None,
+        **options: Unpack[IndexOptions],
     ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
         """The table of chips: one row each, in the index schema.
 
@@ -154,8 +151,8 @@ class ChipsAccessor:
             ``max_cloud`` drops it.
         item_id
             The item's id, for an array that has none.
-        **limits
-            max_defective, max_shadow, max_snow, max_water, min_clear.
+        max_defective, max_shadow, max_snow, max_water, min_clear
+            Limits on the other fractions, in the same way.
 
         Returns
         -------
@@ -170,33 +167,19 @@ class ChipsAccessor:
         >>> rows.chip_id.tolist()[:2], rows.col_off.tolist()[:2]
         (['synthetic-0-0-0', 'synthetic-0-1-0'], [0, 256])
         """
-        from xchip.index import array_index
-        from xchip.limits import limits_of
+        from xchip.indexing.rows import array_index
 
-        return array_index(
-            self._obj,
-            size,
-            quality=quality,
-            item_id=item_id,
-            limits=limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
-            stride=stride,
-            edge=edge,
-            anchor=anchor,
-        )
+        grid_options, limits = grid_and_limits("index", options)
+        return array_index(self._obj, size, quality=quality, item_id=item_id, limits=limits, **grid_options)
 
     def explain(
         self,
-        size: Any = 256,
+        size: Size = 256,
         *,
         quality: Quality = None,
-        max_nodata: float | None = None,
-        max_cloud: float | None = None,
         item_id: str | None = None,
-        stride: Any = None,
-        edge: Edge = "drop",
-        anchor: Anchor = "origin",
         threads: int | None = None,
-        **limits: float | None,
+        **options: Unpack[IndexOptions],
     ) -> Explanation:
         """What `index` will take, before anything runs: chips, tasks, chunks, bytes, memory. No pixel is read.
 
@@ -221,22 +204,12 @@ class ChipsAccessor:
         >>> job.chips.value, job.chunks.value, job.pixel_bytes.value
         (6, 4, 600000)
         """
-        from xchip.explain import explain_array
-        from xchip.limits import limits_of
+        from xchip.indexing.explain.arrays import explain_array
 
-        return explain_array(
-            self._obj,
-            size,
-            quality=quality,
-            item_id=item_id,
-            limits=limits_of(max_nodata=max_nodata, max_cloud=max_cloud, **limits),
-            threads=threads,
-            stride=stride,
-            edge=edge,
-            anchor=anchor,
-        )
+        grid_options, limits = grid_and_limits("explain", options)
+        return explain_array(self._obj, size, quality=quality, item_id=item_id, limits=limits, threads=threads, **grid_options)
 
-    def isel(self, *, chip_y: int, chip_x: int, size: Any = 256, **grid_options: Any) -> Any:
+    def isel(self, *, chip_y: int, chip_x: int, size: Size = 256, **grid_options: Unpack[GridOptions]) -> Any:
         """One chip, by its position in the grid: a slice of the array, padded where the window leaves it.
 
         Parameters
@@ -263,7 +236,7 @@ class ChipsAccessor:
         >>> dict(ds.chips.isel(chip_y=1, chip_x=2, size=256).sizes)
         {'time': 1, 'y': 256, 'x': 256}
         """
-        from xchip.extract import isel_chip
+        from xchip.chips.extract import isel_chip
 
         return isel_chip(self._obj, self.grid(size, **grid_options).chip(chip_y=chip_y, chip_x=chip_x))
 
@@ -300,15 +273,15 @@ class ChipsAccessor:
         >>> dict(chips.sizes), chips.chip_id.values.tolist()
         ({'chip': 2, 'y': 256, 'x': 256}, ['synthetic-0-0-0', 'synthetic-0-0-1'])
         """
-        from xchip.extract import extract_rows
-        from xchip.index import frame_of
+        from xchip.chips.extract import extract_rows
+        from xchip.indexing.rows import frame_of
 
         return extract_rows(self._obj, frame_of(rows), pad=pad, batch=batch)
 
     def map(
         self,
         function: ChipFunction,
-        size: Any = 256,
+        size: Size = 256,
         *,
         bands: str | Sequence[str] | None = None,
         overlap: Overlap | np.ndarray = "mean",
@@ -316,7 +289,7 @@ class ChipsAccessor:
         template: Any = None,
         dim: str = "class",
         fill: Any = None,
-        stride: Any = None,
+        stride: Pair | None = None,
         edge: Edge | None = None,
         anchor: Anchor = "origin",
     ) -> xr.DataArray:
@@ -372,7 +345,7 @@ class ChipsAccessor:
         >>> ndvi.dims, ndvi.shape, str(ndvi.dtype)
         (('time', 'y', 'x'), (1, 600, 1000), 'float32')
         """
-        from xchip.mapping import map_chips
+        from xchip.chips.map import map_chips
 
         return map_chips(
             self._obj,
@@ -390,11 +363,11 @@ class ChipsAccessor:
         )
 
     def _repr_html_(self) -> str:
-        from xchip.display import array_html
+        from xchip.chips.array_repr import array_html
 
         return array_html(self._obj)
 
     def __repr__(self) -> str:
-        from xchip.display import array_text
+        from xchip.chips.array_repr import array_text
 
         return array_text(self._obj)

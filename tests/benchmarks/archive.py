@@ -62,7 +62,7 @@ def build(items: Any, folder: Path, **options: Any) -> None:
 
 def compare(items: Sequence[Item], rounds: int, scratch: Path) -> None:
     """Items a second of both, on threads and on processes."""
-    from xchip.archive.cluster import local_cluster
+    from xchip.io.cluster import local_cluster
 
     spawn = multiprocessing.get_context("spawn")
     with (
@@ -115,7 +115,7 @@ def memory(data: Path, counts: Sequence[int]) -> None:
 def resume(count: int, scratch: Path) -> None:
     """How long a run takes that finds all done, of small scenes."""
     import xchip
-    from xchip.stac.sources import plain_items
+    from xchip.stac.inputs import plain_items
     from xchip.testing import write_scene
 
     ((item, _),) = plain_items(write_scene(scratch, shape=(256, 256)))

@@ -50,7 +50,7 @@ def _width(item: Item) -> int:
 
 
 def _path(item: Item, name: str) -> str:
-    from xchip.stac.pool import gdal_path
+    from xchip.io.gdal import gdal_path
 
     return gdal_path(item["assets"][name]["href"])
 

@@ -23,10 +23,11 @@ from slow_server import SlowServer
 from timing import Times, add_decoder_option, decoder, print_table, ratio, take_turns
 
 import xchip
-from xchip.export.batches import batches
-from xchip.export.blocks import BLOCKS
-from xchip.export.chips import ChipTable, chip_source, open_chips
-from xchip.stac.pool import POOL
+from xchip.chips.chip_table import ChipTable, open_table
+from xchip.chips.file_blocks import BLOCKS
+from xchip.chips.open_chips import open_chips
+from xchip.chips.train.batches import batches
+from xchip.io.gdal import POOL
 
 # What xchip should reach; see README.md.
 AIM_EPOCH, AIM_RIVALS = 1.2, 20.0
@@ -56,14 +57,14 @@ def limit(item: Item, assets: Sequence[str]) -> None:
 def epoch(table: ChipTable, seed: int, threads: int | None = THREADS) -> int:
     """Shuffled batches of plain arrays; returns how many chips they have."""
     forget()
-    with batches(table, 64, seed=seed, threads=threads) as found:
+    with batches(table, batch_size=64, seed=seed, threads=threads) as found:
         return sum(len(found.next_pixels().positions) for _ in range(len(found)))
 
 
 def at_random(table: ChipTable, threads: int | None) -> int:
     """Batches of a single chip, in the order of the rows; returns how many."""
     forget()
-    with batches(table, 1, shuffle=False, buffer=1, prefetch=8, threads=threads) as found:
+    with batches(table, batch_size=1, shuffle=False, buffer=1, prefetch=8, threads=threads) as found:
         return sum(len(found.next_pixels().positions) for _ in range(len(found)))
 
 
@@ -85,7 +86,7 @@ def lazily(item: Item, index: Any, assets: Sequence[str], rows: np.ndarray) -> N
 
 def check(item: Item, index: Any, assets: tuple[str, ...], rivals: Sequence[ChipRival]) -> None:
     """Batches hold what rasterio reads, and so do the rivals' chips."""
-    with batches(index, 5, assets, items=item, seed=1) as found, RASTERIO_OPEN.open(item, assets) as read:
+    with batches(index, assets, batch_size=5, items=item, seed=1) as found, RASTERIO_OPEN.open(item, assets) as read:
         batch = next(found)
         for chip in range(5):
             own = np.stack([batch[name].values[chip] for name in batch.data_vars])
@@ -131,7 +132,7 @@ def local(item: Item, assets: tuple[str, ...], rounds: int, n: int, rivals: Sequ
     """Epochs and random chips from local files."""
     index = index_of(item)
     check(item, index, assets, rivals)
-    table = chip_source(index, assets, items=item)
+    table = open_table(index, assets, items=item)
     places = index[["chip_index_x", "chip_index_y"]].to_numpy()
 
     def some(number: int) -> np.ndarray:
@@ -176,22 +177,22 @@ def remote(item: Item, assets: tuple[str, ...], data: Path, rounds: int, n: int)
             return index.iloc[np.random.default_rng(number).choice(len(index), n, replace=False)]
 
         def far_epoch(number: int) -> None:
-            table = chip_source(region(number), assets, items=hosted(item, server.url))
+            table = open_table(region(number), assets, items=hosted(item, server.url))
             before = server.counted()[0]
             given = epoch(table, number, threads=None)
             requests["epoch"].append((server.counted()[0] - before) / given)
 
         def far_random(number: int) -> None:
-            table = chip_source(some(number), assets, items=hosted(item, server.url))
+            table = open_table(some(number), assets, items=hosted(item, server.url))
             before = server.counted()[0]
             given = at_random(table, threads=None)
             requests["random"].append((server.counted()[0] - before) / given)
 
         times = take_turns(
             {
-                "local, shuffled batches": lambda number: epoch(chip_source(region(number), assets, items=item), number),
+                "local, shuffled batches": lambda number: epoch(open_table(region(number), assets, items=item), number),
                 "HTTP, shuffled batches": far_epoch,
-                "local, random chips": lambda number: at_random(chip_source(some(number), assets, items=item), threads=THREADS),
+                "local, random chips": lambda number: at_random(open_table(some(number), assets, items=item), threads=THREADS),
                 "HTTP, random chips": far_random,
             },
             rounds,

@@ -154,9 +154,9 @@ def judge(product: Product, times: Times, memory: dict[str, float]) -> None:
 
 def index_part_alone(item: Item, path: Path) -> None:
     """What xchip does for one item, without dask: understand, count, write."""
-    from xchip.archive import build
-    from xchip.archive.parquet import index_bytes
-    from xchip.limits import Limits
+    from xchip.core.limits import Limits
+    from xchip.indexing import from_items as build
+    from xchip.indexing.files.write import index_bytes
 
     recipe = build.Recipe(256, None, "drop", "origin", None, None, Limits())
     scene = build.understand_for_index(item, None, recipe, header=None)

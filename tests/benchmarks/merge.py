@@ -114,7 +114,7 @@ def synthesise(folder: Path, rows: int, files: int) -> None:
 
 MERGE = """
 import sys, time
-from xchip.archive.merging.merge import merge_indexes
+from xchip.indexing.merge.merge import merge_indexes
 start = time.perf_counter()
 merge_indexes(sys.argv[1], sys.argv[2], memory=sys.argv[3])
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -122,7 +122,7 @@ print(time.perf_counter() - start, int(peak.split()[1]) / 1024)
 """
 QUERY = """
 import sys, time
-from xchip.archive.read import read_index
+from xchip.indexing.opening.read import read_index
 read_index(sys.argv[1], (0.0, 0.0, 0.0, 0.0))  # imports
 start = time.perf_counter()
 box = tuple(map(float, sys.argv[2].split(",")))

@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from timing import add_decoder_option, decoder
 
 import xchip
-from xchip.stac.pool import POOL
+from xchip.io.gdal import POOL
 
 COARSE = 5490
 AIMS = {"20 m on 10 m": 1.15, "four bands of a file": 1.25}

@@ -219,7 +219,7 @@ def run_odc(product: Product, item: Item, path: Path) -> Fractions:
 
 
 LIMIT = Rival("limit, 1 thread", Limit().run)
-XCHIP = Rival("xchip", run_xchip, ("xchip.archive.build",))
+XCHIP = Rival("xchip", run_xchip, ("xchip.indexing.from_items",))
 STACCHIP = Rival("stacchip", run_stacchip, ("stacchip", "geoarrow.pyarrow"))
 RIVALS = (
     LIMIT,

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-import xchip
-from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats
+from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats, versions
 from xchip.cli.options import Commands
 
 
@@ -20,7 +19,7 @@ from xchip.cli.options import Commands
     context_settings={"auto_envvar_prefix": "XCHIP", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
-@click.version_option(xchip.__version__, prog_name="xchip")
+@click.version_option(package_name="xchip", prog_name="xchip")
 def main(debug: bool) -> None:
     """Index satellite and aerial scenes into chips.
 
@@ -31,7 +30,7 @@ def main(debug: bool) -> None:
     """
 
 
-main.add_section("Start", demo.demo, info.info, index.index)
+main.add_section("Start", demo.demo, info.info, index.index, versions.versions)
 main.add_section("Archives and indexes", archive.status, archive.verify, archive.merge)
 main.add_section("Pictures", look.plot, look.preview)
 main.add_section("Choose chips", select.sample, select.split, select.audit, series.series)

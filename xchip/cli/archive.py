@@ -52,7 +52,7 @@ def merge(
     """
     if not paths and (add or not drop):
         raise click.UsageError("No sources: give PATH..., or --drop alone to remove rows of the index that is there.")
-    from xchip.archive.merging.merge import merge_indexes
+    from xchip.indexing.merge.merge import merge_indexes
 
     merged = merge_indexes(
         paths if paths and not add else None,
@@ -91,7 +91,7 @@ def status(ctx: click.Context, /, archive: str, failures: bool, as_json: bool, *
 
     The exit status is 3 where items failed and have not succeeded since.
     """
-    from xchip.archive.inspect import status as status_of
+    from xchip.indexing.archive.status import status as status_of
 
     found = status_of(archive, storage_of(**access))
     if as_json:
@@ -103,7 +103,7 @@ def status(ctx: click.Context, /, archive: str, failures: bool, as_json: bool, *
 
 
 def _status_lines(found: Any, failures: bool) -> list[str]:
-    from xchip.explanation import as_bytes
+    from xchip.indexing.explain.explanation import as_bytes
 
     lines = [
         found.path,
@@ -149,9 +149,9 @@ def verify(
     """
     from dataclasses import replace
 
-    from xchip.archive.inspect import status as status_of
-    from xchip.archive.verify import verify as problems_of
-    from xchip.progress import Progress
+    from xchip.indexing.archive.status import status as status_of
+    from xchip.indexing.archive.verify import verify as problems_of
+    from xchip.io.progress import Progress
 
     storage = storage_of(**access)
     total = status_of(archive, storage).parts

@@ -6,6 +6,7 @@ EXAMPLES = {
     "demo": "xchip demo --scenes 6 -o xchip-demo",
     "info": "xchip info scene.json",
     "index": "xchip index scenes/*.json -o archive/ --size 256 --max-nodata 0.5",
+    "versions": "xchip versions",
     "status": "xchip status archive/ --failures",
     "verify": "xchip verify archive/ --deep",
     "merge": "xchip merge archive/ other/ -o all.parquet",

@@ -83,8 +83,8 @@ def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str
     that are there are skipped, so to run again is to go on. Chips that can't be read are listed in OUTPUT/failed, and the exit
     status is then 3. What the command line says goes before XCHIP_PRECHIP_*, and that before STACCHIP_*.
     """  # fmt: skip
-    from xchip.archive.read import read_index
     from xchip.export.cubes import Cubes
+    from xchip.indexing.opening.read import read_index
 
     if index is None:
         raise missing("INDEX", "Archive or index of the chips.", *variables_of(ctx, "index"), given="s3://bucket/archive")

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 import xchip
-from xchip.cli.items import Source
-from xchip.cli.options import FRACTION, Pixels, archive_of, chained, storage_of, writable
+from xchip.cli.items import ItemSource
+from xchip.cli.options import FRACTION, ChipSizeType, archive_of, chained, storage_of, writable
 from xchip.cli.running import cluster_of, conclude, one_crew, share_of, share_options, stoppable, take, worker_options
 
 grid_options = chained(
-    click.option("--size", default="256", show_default=True, type=Pixels(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
-    click.option("--stride", type=Pixels(), help="Pixels from one chip to the next.  [default: the size]"),
+    click.option("--size", default="256", show_default=True, type=ChipSizeType(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
+    click.option("--stride", type=ChipSizeType(), help="Pixels from one chip to the next.  [default: the size]"),
     click.option(
         "--edge", type=click.Choice(["drop", "pad", "shift", "partial"]), default="drop", show_default=True,
         help="What happens to chips at the border.",
@@ -110,7 +110,7 @@ def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
         _build(ctx, source, output, recipe, options)
 
 
-def _source(ctx: click.Context, options: dict[str, Any]) -> Source:
+def _source(ctx: click.Context, options: dict[str, Any]) -> ItemSource:
     search = take(options, "collections bbox intersects datetime query sortby max_items limit")
     given = [name for name, value in search.items() if value]
     if given and options["api"] is None:
@@ -122,11 +122,11 @@ def _source(ctx: click.Context, options: dict[str, Any]) -> Source:
         with open(options["intersects"], encoding="utf-8") as file:
             search["intersects"] = file.read()
     question = {name: value for name, value in search.items() if value}
-    return Source(options["items"], options["lists"], options["api"], question, share_of(ctx, options))
+    return ItemSource(options["items"], options["lists"], options["api"], question, share_of(ctx, options))
 
 
-def _explain(source: Source, recipe: dict[str, Any], options: dict[str, Any]) -> None:
-    from xchip.archive.explain import explain_items
+def _explain(source: ItemSource, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+    from xchip.indexing.explain.items import explain_items
 
     threads = 1 if options["workers"] else options["threads"]
     click.echo(str(explain_items(source.items(), **recipe, threads=threads)))
@@ -138,13 +138,13 @@ _FOR_ARCHIVES = (
 )
 
 
-def _write_file(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+def _write_file(ctx: click.Context, source: ItemSource, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
     """All items in one file, by one computation."""
     for name in _FOR_ARCHIVES:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = next(parameter.opts[0] for parameter in ctx.command.params if parameter.name == name)
             raise click.UsageError(f"{option} is for archives, and {output} is one file; give a folder, and merge it later.")
-    from xchip.progress import Progress, SceneTasks
+    from xchip.io.progress import Progress, SceneTasks
 
     writable(None, None, output)
     lazy = xchip.index_items(source.items(), recipe.pop("size"), **recipe)
@@ -173,15 +173,15 @@ def _rows(path: str) -> int:
 
 
 def _refuse_archive(output: str, storage: Any) -> None:
-    from xchip.archive.ledger import JOB
-    from xchip.archive.store import Store
+    from xchip.indexing.archive.ledger import JOB
+    from xchip.io.store import Store
 
     if Store(output, storage).exists(JOB):
         raise ValueError(f"{output} is an archive already; give another -o, or leave out --no-resume to go on with it")
 
 
-def _build(ctx: click.Context, source: Source, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
-    from xchip.archive.run import build_index
+def _build(ctx: click.Context, source: ItemSource, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+    from xchip.indexing.archive.build import build_index
 
     storage = archive_of(options)
     pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])

@@ -10,7 +10,7 @@ import click
 from xchip.cli.options import one_line
 
 if TYPE_CHECKING:
-    from xchip.stac.scene import Scene
+    from xchip.core.scene import Scene
 
 
 @click.command()
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def info(ctx: click.Context, items: Sequence[str], may_open: bool, sensor: str | None) -> None:
     """Show how items are understood, and where each fact comes from; or why they can't be read."""
-    from xchip.stac.items import HeaderNeeded
+    from xchip.stac.scene.understand import HeaderNeeded
 
     failed = False
     for scene in _understood(items, sensor, may_open):
@@ -38,8 +38,8 @@ def info(ctx: click.Context, items: Sequence[str], may_open: bool, sensor: str |
 
 def _understood(paths: Sequence[str], sensor: str | None, may_open: bool) -> Iterator[Scene | Exception]:
     """Each item, or what is wrong with it: one bad item does not hide the others."""
-    from xchip.stac.header import read_header
-    from xchip.stac.items import plain_items, understand
+    from xchip.raster.header import read_header
+    from xchip.stac.scene.understand import plain_items, understand
 
     for path in paths:
         try:
@@ -87,14 +87,14 @@ def _origin(scene: Scene, fact: str) -> str:
 def _crs_and_unit(code: str) -> tuple[str, str]:
     import pyproj
 
-    from xchip.display import unit_of
+    from xchip.core.html import unit_of
 
     crs = pyproj.CRS(code)
     return f"{code} ({crs.name})" if len(code) < 20 else f"no code ({crs.name})", unit_of(code)
 
 
 def _quality(scene: Scene) -> list[tuple[str, str]]:
-    from xchip.quality import QualityRule
+    from xchip.core.quality import QualityRule
 
     rule = scene.rule
     if not isinstance(rule, QualityRule):

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ItemSource:
     """Items as the command line names them."""
 
     paths: Sequence[str]
@@ -36,7 +36,7 @@ class Source:
         return chain(self._part_of_paths(paths, *self.part), self._part_of_search(found, *self.part))
 
     def _search(self, api: str) -> Iterator[dict[str, Any]]:
-        from xchip.stac.search import search
+        from xchip.stac.api.search import search
 
         return search(api, **self.question)
 
@@ -45,7 +45,7 @@ class Source:
             yield from paths[number::of]
             return
         # A few files of many items.
-        from xchip.stac.sources import plain_items
+        from xchip.stac.inputs import plain_items
 
         for position, (item, _) in enumerate(plain_items(paths)):
             if position % of == number:

@@ -41,9 +41,9 @@ def plot(index: str, output: str, column: str, outline: str, bbox: str | None, f
 
     INDEX is an archive or an index. More than 20,000 chips are drawn as cells, which show their mean.
     """
-    from xchip.archive.read import read_index
-    from xchip.axes import require_matplotlib
-    from xchip.plotting import plot as draw
+    from xchip.indexing.opening.read import read_index
+    from xchip.plots.axes import require_matplotlib
+    from xchip.plots.index_map import plot as draw
 
     require_matplotlib()
     storage = storage_of(**access)
@@ -68,9 +68,9 @@ def preview(
 
     INDEX is an archive or an index. Only the chips on the sheet are read.
     """
-    from xchip.archive.read import read_index
-    from xchip.axes import require_matplotlib
-    from xchip.sheets import preview as draw
+    from xchip.indexing.opening.read import read_index
+    from xchip.plots.axes import require_matplotlib
+    from xchip.plots.sheets import preview as draw
 
     require_matplotlib()
     archive = archive_of(options)

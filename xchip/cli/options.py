@@ -20,7 +20,7 @@ import click
 from xchip.cli.examples import EXAMPLES
 
 if TYPE_CHECKING:
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
 
 ERROR, PROBLEMS, INTERRUPTED = 1, 3, 130
 """Exit status: nothing could be done; it was done, but not for all items; the user stopped it."""
@@ -162,7 +162,7 @@ def writable(ctx: click.Context | None, param: click.Parameter | None, value: st
     return value
 
 
-class Pixels(click.ParamType):  # type: ignore[type-arg]
+class ChipSizeType(click.ParamType):  # type: ignore[type-arg]
     """``256``, or ``256x512`` for a height and a width."""
 
     name = "pixels"
@@ -215,7 +215,7 @@ def storage_of(
     endpoint: str | None, region: str | None, profile: str | None, unsigned: bool = False, **more: Any
 ) -> StorageOptions:
     """Storage options from command line options."""
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
 
     return StorageOptions(endpoint=endpoint, region=region, profile=profile, unsigned=unsigned, **more)
 

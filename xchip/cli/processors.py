@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xchip.cli.options import FRACTION, Pixels, archive_of, chained, storage_of
+from xchip.cli.options import FRACTION, ChipSizeType, archive_of, chained, storage_of
 from xchip.cli.running import conclude, one_crew, share_of, share_options, stoppable, worker_options
 from xchip.cli.settings import ARRAY_INDEX, missing, place_of, strongest, variables
 
 if TYPE_CHECKING:
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
     from xchip.processors.recipe import Option, Recipe
 
 BUCKET = "STACCHIP_BUCKET"
@@ -52,7 +52,7 @@ _TYPES: dict[str, Any] = {
     "fraction": FRACTION,
     "names": Names(),
     "integers": Numbers(),
-    "pixels": Pixels(),
+    "pixels": ChipSizeType(),
 }
 
 access_options = chained(

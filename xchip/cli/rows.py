@@ -23,14 +23,14 @@ def names_of(text: str | None) -> list[str] | None:
 
 def box_of(text: str | None) -> tuple[float, float, float, float] | None:
     """``W,S,E,N`` -> a bbox; None where not given."""
-    from xchip.stac.conditions import checked_bbox
+    from xchip.stac.api.conditions import checked_bbox
 
     return None if text is None else checked_bbox(text)
 
 
 def filters_of(sentences: tuple[str, ...]) -> list[tuple[str, str, Any]] | None:
     """``cloud_fraction<=0.1``, one or several -> filters that must all hold; None without any."""
-    from xchip.stac.conditions import comparisons
+    from xchip.stac.api.conditions import comparisons
 
     return [(one.field, _SYMBOLS[one.operator], one.value) for one in comparisons(sentences)] or None
 
@@ -53,7 +53,7 @@ def platform_filter(platform: str | None) -> list[tuple[str, str, Any]]:
     ValueError
         If it is not known.
     """
-    from xchip.export.sample import sensor_of_platform
+    from xchip.sensors.clay import sensor_of_platform
 
     return [] if not platform else [("sensor", "==", sensor_of_platform(platform))]
 

@@ -64,7 +64,7 @@ def cluster_of(options: dict[str, Any]) -> Iterator[Any]:
         with Client(options["scheduler"]) as client:
             yield client
     elif options["workers"] is not None:
-        from xchip.archive.cluster import local_cluster
+        from xchip.io.cluster import local_cluster
 
         with ExitStack() as stack:
             # A terminal sends Ctrl-C to all processes: workers don't get it, they stop when this process says so. And a cluster

@@ -28,8 +28,8 @@ def sample_places(output: str, region: str | None, **options: Any) -> None:
 
     FILE is any layer that geopandas reads, as those of naturalearthdata.com. All but --random may be repeated.
     """
-    from xchip.processors.places import sample_places as sample
-    from xchip.processors.places import write_places
+    from xchip.processors.sample_places import sample_places as sample
+    from xchip.processors.sample_places import write_places
 
     places = sample(**options, region=_degrees(region))
     path = write_places(places, output)

@@ -23,7 +23,7 @@ def sample(
     index: str, output: str, number: int, by: tuple[str, ...], weights: str | None, balanced: bool, seed: int, **access: Any
 ) -> None:
     """Draw chips of an index, without replacement."""
-    from xchip.archive.parquet import write_index
+    from xchip.indexing.files.write import write_index
     from xchip.selection.sample import sample as draw
 
     drawn = draw(index, number, by=list(by) or None, weights=weights, balanced=balanced, seed=seed, storage=storage_of(**access))
@@ -73,9 +73,9 @@ def split(
 
     Chips that would be too near to another split are called "buffer". `xchip audit` measures the distances.
     """
-    from xchip.archive.parquet import write_index
-    from xchip.archive.read import rows_of
-    from xchip.selection.rows import lazy_rows
+    from xchip.indexing.files.write import write_index
+    from xchip.indexing.opening.read import rows_of
+    from xchip.selection.inputs import lazy_rows
     from xchip.selection.split import BUFFER, SHARES
     from xchip.selection.split import split as divide
 

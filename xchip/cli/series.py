@@ -40,7 +40,7 @@ def series(index: str, output: str, window: str | None, edges: tuple[str, ...], 
     INDEX is an archive or an index that was made with --anchor crs. Of chips of one acquisition, from overlapping tiles or
     reprocessed products, the one of the newest baseline is taken, then the one with the most clear pixels.
     """
-    from xchip.archive.parquet import write_index
+    from xchip.indexing.files.write import write_index
     from xchip.selection.series import SERIES_ATTRIBUTE
     from xchip.selection.series import series as join
 

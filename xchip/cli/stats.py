@@ -16,8 +16,8 @@ from xchip.cli.settings import also_from, from_command_line, missing, strongest,
 from xchip.cli.settings import names_of as variables_of
 
 if TYPE_CHECKING:
-    from xchip.archive.storage import StorageOptions
-    from xchip.export.stats_values import BandStats
+    from xchip.chips.train.stats_values import BandStats
+    from xchip.io.storage import StorageOptions
 
 _FOR_AN_INDEX = ("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sample", "seed", "data_bucket", "scheduler", "workers")
 
@@ -70,7 +70,7 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
     all pixels count that are not nodata. The file has the keys of the Clay model's metadata.yaml. What the command line says
     goes before XCHIP_STATS_*, and that before STACCHIP_*, where cubes go before an index, as stacchip has it.
     """
-    from xchip.export.stats_values import is_json
+    from xchip.chips.train.stats_values import is_json
 
     if output is not None:
         is_json(output)  # a wrong name is told now, and not when the work is done
@@ -92,9 +92,9 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
 
 
 def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: dict[str, Any]) -> BandStats:
-    from xchip.archive.read import read_index
-    from xchip.export.band_stats import band_stats
+    from xchip.chips.train.band_stats import band_stats
     from xchip.export.cubes import Cubes
+    from xchip.indexing.opening.read import read_index
 
     conditions = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(index, box_of(options["bbox"]), conditions or None, storage=archive, items_root=items_root_of(options))

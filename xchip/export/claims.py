@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.archive.store import Store, reached, told
 from xchip.export.job import Format
+from xchip.io.store import Store, reached, told
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,13 +11,13 @@ from functools import reduce
 import numpy as np
 
 from xchip import sensors
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store, reached
-from xchip.export.numbers import check_whole
-from xchip.export.sample import CLAY_SENSORS, sensor_of_platform
-from xchip.export.stats_values import BandStats, SensorStats
-from xchip.moments import Moments, moments
-from xchip.progress import one_step, told
+from xchip.chips.train.stats_values import BandStats, SensorStats
+from xchip.core.limits import check_whole
+from xchip.core.moments import Moments, moments
+from xchip.io.progress import one_step, told
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store, reached
+from xchip.sensors.clay import CLAY_SENSORS, sensor_of_platform
 
 STACCHIP_FOLDER = "mode_v1_chipper_v2"
 """Folder of stacchip's bucket with the folders of platforms."""

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.layout import folder_name
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable
-from xchip.export.job import Chips, File, Format, ShuffledBySensor
-from xchip.export.sample import CLAY_SENSORS, clay_sensor, encodings
+from xchip.chips.chip_table import ChipTable
+from xchip.export.job import Chips, Format, OutputFile, ShuffledBySensor
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.store import Store
+from xchip.sensors.clay import CLAY_SENSORS, clay_sensor, encodings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Cubes(ShuffledBySensor):
     """``<platform>/cube_<number>.npz``: many chips of one sensor a file, as Clay's data loader reads them.
 
     A cube has ``pixels`` (n, bands, height, width), and ``week_norm``, ``hour_norm``, ``lat_norm`` and ``lon_norm``, float32
-    (n, 2): (sin, cos), as `xchip.export.sample.encodings` says. Bands are those of Clay in its order, unless others are asked
+    (n, 2): (sin, cos), as `xchip.sensors.clay.encodings` says. Bands are those of Clay in its order, unless others are asked
     for. The same chips make the same bytes.
 
     Examples
@@ -68,7 +68,7 @@ class Cubes(ShuffledBySensor):
         """See `Format`."""
         return self
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         arrays = {"pixels": chips.stacked(self.dtype), **encodings(chips.table.coords)}
         store.write(file.name, npz_bytes(arrays, compressed=self.compressed))

@@ -5,29 +5,29 @@ from __future__ import annotations
 import operator
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
 import numpy as np
 
-from xchip.archive.cluster import client_of
-from xchip.archive.layout import folder_name
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable, chip_source
+from xchip.chips.chip_table import ChipTable, TableOptions, open_table, rows_and_options
+from xchip.core.limits import LimitOptions, Limits, check_whole, reading_threads
+from xchip.core.options import check_options
+from xchip.core.reduce import FRACTIONS
+from xchip.core.scene import ItemError
+from xchip.core.types import Assets, BBox, Filters, IndexLike, PathLike
 from xchip.export.claims import claim
 from xchip.export.cubes import Cubes
 from xchip.export.geotiffs import GeoTiffs
-from xchip.export.job import File, Format, Pool, Work, pools_of
-from xchip.export.numbers import check_whole, reading_threads
+from xchip.export.job import Format, OutputFile, Pool, Work, pools_of
 from xchip.export.report import ExportReport
-from xchip.export.run import Run
+from xchip.export.run import ExportRun
 from xchip.export.shards import Shards
 from xchip.export.zarr_store import ZarrStore
-from xchip.limits import Limits, limits_of
-from xchip.stac.harmonize import Harmonize
-from xchip.stac.scene import ItemError
-from xchip.stats import FRACTIONS
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.cluster import client_of
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 
 if TYPE_CHECKING:
     import distributed
@@ -43,8 +43,37 @@ FORMATS: dict[str, type[Cubes] | type[ZarrStore] | type[Shards] | type[GeoTiffs]
 """By name."""
 
 
+class ExportOptions(TableOptions, LimitOptions, total=False):
+    """Keywords of `export_chips` that say which chips are written, and how they are reached."""
+
+    bbox: BBox | None
+    filters: Filters | None
+    target: StorageOptions | None
+    attempts: int
+    retry_failed: bool
+
+
+class CubeOptions(ExportOptions, total=False):
+    """Keywords of `prechip`: those of `export_chips`."""
+
+    assets: Assets
+    shuffle: bool | None
+    seed: int
+    buffer: int
+    part: tuple[int, int]
+    job: tuple[int, int] | None
+    client: distributed.Client | str | Literal[False] | None
+    workers: int | None
+    progress: bool | TextIO
+
+
 def prechip(
-    index: Any, out: str | os.PathLike[str], *, cube_size: int = 128, dtype: str | None = "float32", **options: Any
+    index: IndexLike | ChipTable,
+    out: PathLike,
+    *,
+    cube_size: int = 128,
+    dtype: str | None = "float32",
+    **options: Unpack[CubeOptions],
 ) -> ExportReport:
     """Write the chips of an index as npz cubes in the layout that the Clay model is trained from.
 
@@ -84,31 +113,20 @@ def prechip(
 
 
 def export_chips(
-    index: Any,
-    out: str | os.PathLike[str],
+    index: IndexLike | ChipTable,
+    out: PathLike,
     format: Literal["npz", "zarr", "tar", "tif"] | Format = "npz",
     *,
-    assets: str | Iterable[str] | None = None,
-    bbox: Any = None,
-    filters: Any = None,
+    assets: Assets = None,
     shuffle: bool | None = None,
     seed: int = 0,
     buffer: int = BUFFER,
     part: tuple[int, int] = (0, 1),
     job: tuple[int, int] | None = None,
-    items: Any = None,
-    sensor: Any = None,
-    pad: bool = False,
-    harmonize: Harmonize = False,
-    storage: StorageOptions | None = None,
-    pixels: StorageOptions | None = None,
-    target: StorageOptions | None = None,
     client: distributed.Client | str | Literal[False] | None = None,
     workers: int | None = None,
-    attempts: int = 5,
-    retry_failed: bool = True,
     progress: bool | TextIO = True,
-    **limits: float | None,
+    **options: Unpack[ExportOptions],
 ) -> ExportReport:
     """Write the chips of an index as files: each chip once, each file whole.
 
@@ -186,23 +204,22 @@ def export_chips(
     >>> first.done, first.files, again.done, again.skipped
     (16, 1, 0, 16)
     """
+    check_options("export_chips", options, ExportOptions)
     kind = _format(format)
+    attempts, retry_failed = options.pop("attempts", 5), options.pop("retry_failed", True)
     number, parts = _checked(part, job, buffer, attempts, workers)
-    storage = storage or StorageOptions()
-    frame = _chosen(index, bbox, filters, limits_of(**limits), storage)
+    bbox, filters, target = options.pop("bbox", None), options.pop("filters", None), options.pop("target", None)
+    limits = Limits(**{name: options.pop(name, None) for name in Limits.__slots__})  # type: ignore[misc]
+    index, assets, opening = rows_and_options(index, assets, options)
+    storage = opening.get("storage") or StorageOptions()
+    frame = _chosen(index, bbox, filters, limits, storage)
     root = os.fspath(out)
     store = Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), target or storage)
     shuffled = kind.shuffled if shuffle is None else shuffle
     assets = [assets] if isinstance(assets, str) else None if assets is None else list(assets)
     start = time.monotonic()
-    opening = {
-        "items": items,
-        "sensor": sensor,
-        "pad": pad or kind.own_sizes,
-        "harmonize": harmonize,
-        "storage": storage,
-        "pixels": pixels,
-    }
+    sensor, harmonize, pad = opening.get("sensor"), opening.get("harmonize", False), opening.get("pad", False)
+    opening["pad"] = pad or kind.own_sizes
     groups = _by_sensor(frame, kind, sensor)
     tables = [(name, _table(rows, kind, name, assets, opening)) for name, rows in groups]
     parameters = {
@@ -222,7 +239,7 @@ def export_chips(
     plan = [pool for name, table in tables for pool in _plan(table, name, kind, store, **order)]
     jobs = [] if job is None else _jobs(plan, job[1])
     mine = plan[number::parts] if job is None else [pool for some in jobs[job[0] : job[0] + 1] for pool in some]
-    run = Run(store, mine, retry_failed, progress)
+    run = ExportRun(store, mine, retry_failed, progress)
     with client_of(client) as cluster:
         if cluster is not None and workers is not None:
             raise ValueError(
@@ -234,11 +251,11 @@ def export_chips(
     return run.report(time.monotonic() - start, None if job is None else len(jobs))
 
 
-def _table(rows: pd.DataFrame, kind: Format, sensor: str | None, assets: list[str] | None, opening: dict[str, Any]) -> ChipTable:
+def _table(rows: pd.DataFrame, kind: Format, sensor: str | None, assets: list[str] | None, opening: TableOptions) -> ChipTable:
     """The chips of one sensor; an error about bands that nobody asked for says how to ask for others."""
     own = kind.assets(sensor) if assets is None else assets
     try:
-        return chip_source(rows, own, **opening)
+        return open_table(rows, own, **opening)
     except ItemError as error:
         if assets is not None or own is None or not error.problem.startswith("it has no asset "):
             raise
@@ -274,9 +291,11 @@ def _checked(
     return number, parts
 
 
-def _chosen(index: Any, bbox: Any, filters: Any, limits: Limits, storage: StorageOptions) -> pd.DataFrame:
+def _chosen(
+    index: IndexLike, bbox: BBox | None, filters: Filters | None, limits: Limits, storage: StorageOptions
+) -> pd.DataFrame:
     """The rows to export, in memory."""
-    from xchip.archive.read import read_index, rows_of
+    from xchip.indexing.opening.read import read_index, rows_of
 
     if isinstance(index, (str, os.PathLike, list, tuple)):
         frame = read_index(index, bbox, filters, storage=storage)
@@ -315,7 +334,7 @@ def _plan(table: ChipTable, sensor: str | None, kind: Format, store: Store, *, p
     planned = []
     first = 0
     for number, pool in enumerate(pools):
-        files = tuple(File(next(names), pool[start : start + size], first + start) for start in range(0, len(pool), size))
+        files = tuple(OutputFile(next(names), pool[start : start + size], first + start) for start in range(0, len(pool), size))
         planned.append(Pool(f"{folder}/{number:06d}", files, table, sensor, ready))
         first += len(pool)
     return planned

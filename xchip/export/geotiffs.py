@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.layout import folder_name
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable
-from xchip.export.job import Chips, File, Format
-from xchip.export.naming import refuse_doubles
-from xchip.export.scenes import ChipBand
+from xchip.chips.chip_table import ChipTable
+from xchip.chips.item_cache import ChipBand
+from xchip.export.job import Chips, Format, OutputFile, refuse_doubles
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.store import Store
 
 BLOCK = 256
 """Side of a tile of a file, pixels, where the chip is not smaller."""
@@ -74,7 +73,7 @@ class GeoTiffs:
         """See `Format`."""
         return self
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         height, width = int(chips.table.rows.height[0]), int(chips.table.rows.width[0])
         store.write(file.name, tif_bytes(chips, chips.stacked()[0, :, :height, :width]))

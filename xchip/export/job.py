@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from xchip.archive.failures import GivenUp, attempts_in, insistently, retrying
-from xchip.archive.store import Store
-from xchip.archive.task import ArchiveError
-from xchip.export.chips import ChipTable
-from xchip.export.located import located
-from xchip.export.pixels import Planes
-from xchip.export.plan import Shape, split_units, units
-from xchip.export.rows import ChipRows
-from xchip.export.scenes import ChipBand
+from xchip.chips.chip_reader import Planes
+from xchip.chips.chip_rows import ChipRows
+from xchip.chips.chip_table import ChipTable
+from xchip.chips.item_cache import ChipBand
+from xchip.chips.read_plan import Shape, split_units, units
+from xchip.indexing.archive.task import ArchiveError
+from xchip.indexing.stacchip.rows import located
+from xchip.io.retry import GivenUp, attempts_in, insistently, retrying
+from xchip.io.store import Store
 
 MIXED = 4
 """Chips of at least so many super-tiles are mixed, however many chips one has."""
@@ -91,7 +91,7 @@ class Format(Protocol):
     def prepared(self, store: Store, table: ChipTable, order: np.ndarray) -> Format:
         """Write what must be there before the first file; the format as tasks need it."""
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """Write a file, whole or not at all."""
 
 
@@ -112,7 +112,7 @@ class ShuffledBySensor:
 
 
 @dataclass(frozen=True, eq=False)
-class File:
+class OutputFile:
     """A file to be written."""
 
     name: str
@@ -145,7 +145,7 @@ class Pool:
     """Files whose chips are read together, each block once: the work of one task."""
 
     name: str
-    files: tuple[File, ...]
+    files: tuple[OutputFile, ...]
     table: ChipTable
     """The chips of these files."""
     sensor: str | None
@@ -228,7 +228,7 @@ def taken(table: ChipTable, positions: np.ndarray) -> ChipTable:
     return ChipTable(rows, {name: values[positions] for name, values in table.coords.items()}, table.reader.only(rows))
 
 
-def shipped(pool: Pool, files: Sequence[File], earlier: Sequence[FailedChip]) -> Pool:
+def shipped(pool: Pool, files: Sequence[OutputFile], earlier: Sequence[FailedChip]) -> Pool:
     """Some files of a pool, with no more of the table than they need: what travels to a task."""
     ends = np.cumsum([len(file.chips) for file in files])
     table = taken(pool.table, np.concatenate([file.chips for file in files]))
@@ -266,14 +266,15 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
         If the target can't be written.
     """
     arrays, wrong = read_chips(pool.table, work, each)
-    pool = replace(pool, table=located(pool.table, wrong))
+    table = pool.table
+    pool = replace(pool, table=replace(table, coords=located(table.rows, table.coords, table.reader.items.scene, wrong)))
     bands = pool.table.reader.layout.bands(arrays)
     found = tuple(_failed(pool, file, wrong) for file in pool.files)
     redone = {file.name for file in pool.files}
     left = [*(one for one in pool.earlier if one.file not in redone), *(one for some in found for one in some)]
     list_failures(work.store, pool, [*left, *(one for one in pool.earlier if one.file in redone)])
 
-    def write(file: File) -> int:
+    def write(file: OutputFile) -> int:
         readable = np.array([chip for chip in file.chips.tolist() if chip not in wrong], np.int64)
         kept = file.chips if pool.format.fills else readable
         if len(kept):
@@ -290,7 +291,7 @@ def export_pool(pool: Pool, work: Work, each: Map = map) -> Done:
     return Done(written, sum(counts), tuple(left))
 
 
-def _failed(pool: Pool, file: File, wrong: Mapping[int, tuple[str, str, int]]) -> list[FailedChip]:
+def _failed(pool: Pool, file: OutputFile, wrong: Mapping[int, tuple[str, str, int]]) -> list[FailedChip]:
     return [failed_chip(pool.table, file.name, chip, *wrong[chip]) for chip in file.chips.tolist() if chip in wrong]
 
 
@@ -384,3 +385,23 @@ def by_file(failures: Iterable[FailedChip]) -> dict[str, list[FailedChip]]:
     """Failed chips by the file that lacks them."""
     ordered = sorted(failures, key=lambda one: one.file)
     return {name: list(some) for name, some in groupby(ordered, key=lambda one: one.file)}
+
+
+def refuse_doubles(table: ChipTable) -> None:
+    """Check that collection, item and chip id name each chip only once.
+
+    Raises
+    ------
+    ValueError
+        If two chips share them: one file would replace the other.
+    """
+    import pandas as pd
+
+    collections = np.array([ref.collection or "" for ref in table.rows.items], object)[table.rows.item]
+    ids = pd.DataFrame({"collection": collections, "item_id": table.coords["item_id"], "chip_id": table.coords["chip_id"]})
+    doubles = ids[ids.duplicated()]
+    if len(doubles):
+        raise ValueError(
+            f"{len(doubles):,} chips of the index have the id of another one, such as {doubles['chip_id'].iloc[0]!r} of item "
+            f"{doubles['item_id'].iloc[0]!r}, and their names would be the same; export each grid by itself, or drop the doubles"
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from xchip.display import accessor_html
-from xchip.explanation import as_time
+from xchip.core.html import accessor_html
+from xchip.indexing.explain.explanation import as_time
 
 SHOWN = 10
 """Failures that are printed; all are in the table."""

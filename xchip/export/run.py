@@ -11,13 +11,13 @@ from itertools import compress
 from operator import not_
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xchip.archive.cluster import slow_malloc
-from xchip.archive.crew import Cluster
-from xchip.archive.store import Store, reached
-from xchip.archive.task import ArchiveError
-from xchip.export.job import Done, FailedChip, File, Pool, Work, broken, by_file, export_pool, failures_in, shipped
+from xchip.export.job import Done, FailedChip, OutputFile, Pool, Work, broken, by_file, export_pool, failures_in, shipped
 from xchip.export.report import ExportReport
-from xchip.progress import LOGGER, Progress
+from xchip.indexing.archive.task import ArchiveError
+from xchip.io.cluster import slow_malloc
+from xchip.io.progress import LOGGER, Progress
+from xchip.io.store import Store, reached
+from xchip.io.workers import DaskExecutor
 
 if TYPE_CHECKING:
     import distributed
@@ -26,7 +26,7 @@ QUEUED = 2
 """Tasks in flight for each thread of a cluster: one that runs, and one that waits so that it need not."""
 
 
-class Run:
+class ExportRun:
     """One run: what is left of a plan is done, and counted."""
 
     def __init__(self, store: Store, plan: list[Pool], retry_failed: bool, progress: bool | TextIO) -> None:
@@ -67,11 +67,11 @@ class Run:
             else:
                 self.failures += earlier
 
-    def _is_left(self, file: File, there: set[str], lacking: int) -> bool:
+    def _is_left(self, file: OutputFile, there: set[str], lacking: int) -> bool:
         # A file that all chips of failed has not been written.
         return (lacking > 0 and self._retry_failed) or (file.name not in there and lacking < len(file.chips))
 
-    def _advance(self, files: Iterable[File], *, skipped: bool = False, failed: Iterable[str] = ()) -> None:
+    def _advance(self, files: Iterable[OutputFile], *, skipped: bool = False, failed: Iterable[str] = ()) -> None:
         if self._progress is not None:
             for file in files:
                 self._progress.advance(skipped=skipped, failed=file.name in failed)
@@ -97,7 +97,7 @@ def _on_cluster(pools: Iterable[Pool], work: Work, client: distributed.Client) -
     advice = slow_malloc(client)
     if advice:
         LOGGER.warning(advice)
-    crew = Cluster(client, export_pool)
+    crew = DaskExecutor(client, export_pool)
     finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
     running: dict[Any, Pool] = {}
 

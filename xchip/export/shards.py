@@ -12,12 +12,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from xchip.archive.layout import folder_name
-from xchip.archive.store import Store
-from xchip.export.chips import ChipTable
-from xchip.export.job import Chips, File, Format, ShuffledBySensor
-from xchip.export.naming import refuse_doubles
-from xchip.export.sample import encodings
+from xchip.chips.chip_table import ChipTable
+from xchip.export.job import Chips, Format, OutputFile, ShuffledBySensor, refuse_doubles
+from xchip.indexing.archive.layout import folder_name
+from xchip.io.store import Store
+from xchip.sensors.clay import encodings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Shards(ShuffledBySensor):
     """``<sensor>/shard-<number>.tar``: for each chip ``<key>.npy`` with its pixels (bands, height, width) and ``<key>.json``.
 
     The JSON has the chip's ids, date, CRS, edges and bands, nodata of each band (null where none is declared), and the
-    encodings of `xchip.export.sample.encodings`. Keys are collection and chip id, percent-encoded, for webdataset ends a key at
+    encodings of `xchip.sensors.clay.encodings`. Keys are collection and chip id, percent-encoded, for webdataset ends a key at
     the first dot.
 
     Examples
@@ -69,7 +68,7 @@ class Shards(ShuffledBySensor):
         """See `Format`."""
         return self
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         content = io.BytesIO()
         pixels = chips.stacked(self.dtype)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xchip.archive.store import Store, reached
-from xchip.export.chips import CHUNK, ChipTable
-from xchip.export.job import Chips, File, Format
+from xchip.chips.chip_table import ChipTable
+from xchip.chips.open_chips import CHUNK
+from xchip.export.job import Chips, Format, OutputFile
+from xchip.io.store import Store, reached
 
 ROOT = "chips.zarr"
 """Folder of the store below the target."""
@@ -113,7 +114,7 @@ class ZarrStore:
             )
         return {name: value.to_bytes() for name, value in files.items()}
 
-    def write(self, store: Store, file: File, chips: Chips) -> None:
+    def write(self, store: Store, file: OutputFile, chips: Chips) -> None:
         """See `Format`."""
         zarr = _zarr()
         for band, pixels in zip(chips.bands, chips.pixels, strict=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from xchip.archive.storage import StorageOptions
-from xchip.lonlat import centre_of
-from xchip.processors.choose import (
+from xchip.core.lonlat import centre_of
+from xchip.io.storage import StorageOptions
+from xchip.processors.choosers import (
     COLUMN,
     YEARS_OPTION,
     draw_years,

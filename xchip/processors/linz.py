@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from xchip.archive.failures import insistently
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import reached
+from xchip.io.retry import insistently
+from xchip.io.storage import StorageOptions
+from xchip.io.store import reached
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
-from xchip.stac.sources import resolve, resolved
+from xchip.stac.inputs import resolve, resolved
 
 if TYPE_CHECKING:
     import numpy as np

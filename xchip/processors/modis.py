@@ -6,9 +6,9 @@ from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xchip.archive.signing import PLANETARY_COMPUTER
-from xchip.archive.storage import StorageOptions
-from xchip.processors.choose import listed_assets
+from xchip.io.signing import PLANETARY_COMPUTER
+from xchip.io.storage import StorageOptions
+from xchip.processors.choosers import listed_assets
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
 
 if TYPE_CHECKING:

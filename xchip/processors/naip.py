@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from xchip.archive.signing import PLANETARY_COMPUTER
-from xchip.archive.storage import StorageOptions
-from xchip.lonlat import centre_of
-from xchip.processors.choose import layer_units, listed_assets, moment_of, source_option
+from xchip.core.lonlat import centre_of
+from xchip.io.signing import PLANETARY_COMPUTER
+from xchip.io.storage import StorageOptions
+from xchip.processors.choosers import layer_units, listed_assets, moment_of, source_option
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
-from xchip.sensors import find
+from xchip.sensors.registry import find
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from xchip import sensors
-from xchip.archive.report import BuildReport
-from xchip.archive.storage import StorageOptions
+from xchip.indexing.archive.report import BuildReport
+from xchip.io.storage import StorageOptions
 from xchip.processors.recipe import Catalogue, Item, Options, Recipe, Unit
+from xchip.sensors.registry import SENSOR, recognise
 
 if TYPE_CHECKING:
     import distributed
@@ -74,7 +74,7 @@ def process(
     first = next(items, None)
     if first is None:
         return _nothing(path)
-    from xchip.archive.run import build_index
+    from xchip.indexing.archive.build import build_index
     from xchip.processors.stage import Stage
 
     return build_index(
@@ -109,7 +109,7 @@ def choose_items(
 def _settled(recipe: str | Recipe, options: Options) -> tuple[Recipe, dict[str, Any]]:
     """The recipe itself, and the value of each option."""
     if isinstance(recipe, str):
-        from xchip.processors import find
+        from xchip.processors.registry import find
 
         recipe = find(recipe)
     return recipe, recipe.values(options)
@@ -169,9 +169,9 @@ def planned_items(recipe: Recipe, units: Sequence[Unit], values: Options, pixels
 
 def _with_sensor(item: Item, sensor: str | None) -> Item:
     """``item``, telling its product where that is not to be seen: so an archive may hold the items of several recipes."""
-    if sensor is None or sensors.recognise({**item, "assets": {}}) is not None:
+    if sensor is None or recognise({**item, "assets": {}}) is not None:
         return item
-    return {**item, "properties": {**item["properties"], sensors.SENSOR: sensor}}
+    return {**item, "properties": {**item["properties"], SENSOR: sensor}}
 
 
 def _nothing(path: str | os.PathLike[str]) -> BuildReport:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from xchip.archive.storage import StorageOptions
+from xchip.io.storage import StorageOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,8 +94,8 @@ class Catalogue:
     """How files of the source are reached; a chooser that lists a bucket uses ``pixels.filesystem(url)``."""
 
     def search(self, **question: Any) -> Iterator[Item]:
-        """Items of the API, as `xchip.stac.search.search` finds them; its order is not to be relied upon without ``sortby``."""
-        from xchip.stac.search import search
+        """Items of the API, as `xchip.search` finds them; its order is not to be relied upon without ``sortby``."""
+        from xchip.stac.api.search import search
 
         if self.api is None:
             raise ValueError("this recipe has no API to search")

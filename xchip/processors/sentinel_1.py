@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from xchip.archive.signing import PLANETARY_COMPUTER
-from xchip.archive.storage import StorageOptions
-from xchip.processors.choose import (
+from xchip.io.signing import PLANETARY_COMPUTER
+from xchip.io.storage import StorageOptions
+from xchip.processors.choosers import (
     COLUMN,
     QUARTERS,
     YEARS_OPTION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from xchip.processors.choose import (
+from xchip.processors.choosers import (
     COLUMN,
     YEARS_OPTION,
     draw_years,

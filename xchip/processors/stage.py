@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from xchip.archive.failures import Event, GivenUp, Outcome, insistently, retrying
-from xchip.archive.layout import folder_name, item_name
-from xchip.archive.signing import unsigned_href
-from xchip.archive.storage import StorageOptions
-from xchip.archive.store import Store
-from xchip.archive.task import ArchiveError
+from xchip.core.scene import ItemError
+from xchip.indexing.archive.layout import folder_name, item_name
+from xchip.indexing.archive.task import ArchiveError
+from xchip.io.retry import Event, GivenUp, Outcome, insistently, retrying
+from xchip.io.signing import unsigned_href
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
 from xchip.processors.recipe import Item, Staging
 from xchip.processors.warp import GRID_FIELDS, described, note_in, write_warped
-from xchip.stac.assets import raster_assets
-from xchip.stac.header import read_header
-from xchip.stac.items import collection_of
-from xchip.stac.scene import ItemError
+from xchip.raster.header import read_header
+from xchip.stac.scene.assets import raster_assets
+from xchip.stac.scene.understand import collection_of
 
 T = TypeVar("T")
 

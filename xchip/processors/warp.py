@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xchip.grid import PixelGrid
+from xchip.core.grid import PixelGrid
+from xchip.core.scene import Header
 from xchip.processors.recipe import Staging
-from xchip.stac.scene import Header
 
 TAG = "XCHIP_MADE_OF"
 """Tag of a file: JSON of what it was made of, and how."""
@@ -92,7 +92,7 @@ def warped_grid(data: Any, rule: Staging) -> PixelGrid:
     from rasterio.crs import CRS
     from rasterio.warp import aligned_target, calculate_default_transform
 
-    from xchip.grid import proj_code
+    from xchip.core.grid import proj_code
 
     crs = data.crs if rule.crs is None else CRS.from_user_input(rule.crs)
     code = proj_code(pyproj.CRS.from_wkt(crs.to_wkt()))

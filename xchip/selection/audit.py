@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xchip.archive.read import column_names
-from xchip.selection.dates import PlaceTimes, least_time, microseconds
-from xchip.selection.near import MEASURED, Reach, Tree, empty, pair_distances, search
-from xchip.selection.report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitPair
-from xchip.selection.rows import chips_of, column_of, is_lazy, shapes_of
+from xchip.core.reduce import FRACTIONS
+from xchip.indexing.opening.read import column_names
+from xchip.selection.audit_dates import PlaceTimes, least_time, microseconds
+from xchip.selection.audit_report import MOST_VALUES, AuditReport, Duplicates, Neighbours, SplitPair
+from xchip.selection.inputs import chips_of, column_of, is_lazy, shapes_of
+from xchip.selection.neighbours import MEASURED, Reach, Tree, empty, pair_distances, search
 from xchip.selection.sphere import Shapes, chord_of, km_of
 from xchip.selection.split import BUFFER, moments_of
-from xchip.stats import FRACTIONS
 
 if TYPE_CHECKING:
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
 
 ENOUGH = 20_000
 """Places of two splits that are too near: there counting stops."""
@@ -136,7 +136,7 @@ class _Chips(NamedTuple):
     side: np.ndarray
     """Number of each chip's split."""
     times: np.ndarray | None
-    """Microseconds since 1970, int64; `xchip.selection.dates.UNKNOWN` where there is none; None without dates."""
+    """Microseconds since 1970, int64; `xchip.selection.audit_dates.UNKNOWN` where there is none; None without dates."""
     place: np.ndarray
     """Number of each chip's place."""
     first: np.ndarray

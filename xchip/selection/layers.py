@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xchip.lonlat import polygonal
-from xchip.selection.near import Tree, empty, near
-from xchip.selection.rows import chips_of, layer_shapes, lonlat, shapes_of
+from xchip.core.lonlat import polygonal
+from xchip.selection.inputs import chips_of, layer_shapes, lonlat, shapes_of
+from xchip.selection.neighbours import Tree, empty, near
 from xchip.selection.sphere import Shapes, chord_of, spans
 
 if TYPE_CHECKING:
     import geopandas
 
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
 
 MOST_POINTS = 256
 """Polygons with more points are cut in halves before chips are cut with them."""

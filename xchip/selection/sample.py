@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xchip.selection.inputs import chips_of, column_of, row_keys, shapes_of
 from xchip.selection.layers import polygon_at_centre
-from xchip.selection.rows import chips_of, column_of, row_keys, shapes_of
 from xchip.selection.sphere import Shapes, seeded, unit
 
 if TYPE_CHECKING:
     import geopandas
     import pandas as pd
 
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
 
 
 def sample(

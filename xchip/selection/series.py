@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from xchip.index import SERIES
-from xchip.limits import Limits
-from xchip.selection.dates import UNKNOWN, microseconds
-from xchip.selection.periods import edges_of, moment
-from xchip.selection.places import COLUMNS, places_of
-from xchip.selection.rows import chips_of, column_of
+from xchip.core.limits import Limits
+from xchip.core.reduce import FRACTIONS
+from xchip.indexing.rows import SERIES
+from xchip.selection.audit_dates import UNKNOWN, microseconds
+from xchip.selection.inputs import chips_of, column_of
+from xchip.selection.series_places import COLUMNS, places_of
+from xchip.selection.series_versions import UNTOLD, baselines_of, versions_of
+from xchip.selection.series_windows import edges_of, moment
 from xchip.selection.split import moments_of
-from xchip.selection.versions import UNTOLD, baselines_of, versions_of
-from xchip.stats import FRACTIONS
 
 if TYPE_CHECKING:
     import geopandas
     import pandas as pd
 
-    from xchip.archive.storage import StorageOptions
-    from xchip.selection.places import Places
+    from xchip.io.storage import StorageOptions
+    from xchip.selection.series_places import Places
 
 Choose = Literal["clear", "cloud", "centre", "first", "last"]
 

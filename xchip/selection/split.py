@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xchip.selection.blocks import NOWHERE, SET_ASIDE, SMALLEST_KM, Blocks
+from xchip.selection.inputs import chips_of, column_of, is_lazy, shapes_of, value_keys
 from xchip.selection.layers import areas, polygon_at_centre
-from xchip.selection.near import Tree, empty, near
-from xchip.selection.rows import chips_of, column_of, is_lazy, shapes_of, value_keys
+from xchip.selection.neighbours import Tree, empty, near
 from xchip.selection.sphere import Shapes, chord_of, seeded, spans, unit
 
 if TYPE_CHECKING:
     import geopandas
 
-    from xchip.archive.storage import StorageOptions
+    from xchip.io.storage import StorageOptions
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Shares of the chips, unless others are asked for."""

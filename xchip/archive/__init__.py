@@ -1,1 +1,0 @@
-"""Indexes out: the quality of items, counted from their files, and tables on disk or in a bucket."""

@@ -1,0 +1,1 @@
+"""Chips for training: batches, PyTorch datasets and band statistics."""

@@ -1,0 +1,1 @@
+"""Geometry, quality classes and reductions on arrays; opens no file and computes nothing."""

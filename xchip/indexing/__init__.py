@@ -1,0 +1,1 @@
+"""From counts and a grid to the index: tables, archives and merged indexes."""

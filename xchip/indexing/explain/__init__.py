@@ -1,0 +1,1 @@
+"""Explain what a job will take before it runs."""

@@ -1,0 +1,1 @@
+"""Write index tables as GeoParquet."""

@@ -1,0 +1,1 @@
+"""Merge indexes out of core."""

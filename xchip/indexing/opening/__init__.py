@@ -1,0 +1,1 @@
+"""Open an index: list its files, filter and read them."""

@@ -1,0 +1,1 @@
+"""Read the tables that stacchip wrote."""

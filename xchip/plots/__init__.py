@@ -1,0 +1,1 @@
+"""Maps of an index and sheets of chips."""

@@ -1,0 +1,1 @@
+"""Pixels of a file: its header, and its windows on its own or a coarser grid."""

@@ -1,0 +1,1 @@
+"""Understand a published STAC item as a Scene."""

@@ -1,0 +1,1 @@
+"""Stack scenes lazily with stackstac."""
