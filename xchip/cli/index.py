@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 import click
 
-import xchip
 from xchip.cli.items import ItemSource
 from xchip.cli.options import FRACTION, ChipSizeType, archive_of, chained, storage_of, writable
 from xchip.cli.running import cluster_of, conclude, one_crew, share_of, share_options, stoppable, take, worker_options
@@ -144,23 +143,28 @@ def _write_file(ctx: click.Context, source: ItemSource, output: str, recipe: dic
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = next(parameter.opts[0] for parameter in ctx.command.params if parameter.name == name)
             raise click.UsageError(f"{option} is for archives, and {output} is one file; give a folder, and merge it later.")
+    from xchip.core.limits import IndexOptions
+    from xchip.indexing.files.write import write_index
+    from xchip.indexing.from_items import index_source, spec_of
     from xchip.io.progress import Progress, SceneTasks
 
     writable(None, None, output)
-    lazy = xchip.index_items(source.items(), recipe.pop("size"), **recipe)
+    # The frame of a lazy index takes half a second to import, and nothing here needs it.
+    size, sensor, quality = (recipe.pop(name) for name in ("size", "sensor", "quality"))
+    lazy = index_source(source.items(), spec_of("index_items", size, sensor, quality, cast(IndexOptions, recipe)))
     with cluster_of(options) as client:
         if client is not None:
-            path = xchip.write_index(lazy, output)
+            path = write_index(lazy, output)
         else:
             import dask
 
             with (
                 dask.config.set(num_workers=options["threads"]) if options["threads"] else nullcontext(),
-                Progress(lazy.npartitions, "indexed", stream=sys.stderr) as progress,
+                Progress(len(lazy.parts), "indexed", stream=sys.stderr) as progress,
                 SceneTasks(progress),
             ):
-                path = xchip.write_index(lazy, output)
-    click.echo(f"{_rows(path):,} chips of {lazy.npartitions:,} scenes in {path}")
+                path = write_index(lazy, output)
+    click.echo(f"{_rows(path):,} chips of {len(lazy.parts):,} scenes in {path}")
 
 
 def _rows(path: str) -> int:

@@ -14,7 +14,7 @@ from xchip.core.quality import QualityRule
 from xchip.core.scene import ItemError, Scene
 from xchip.core.types import Items
 from xchip.indexing.count_scene import count_scene
-from xchip.indexing.rows import IndexRows, ItemColumns, index_rows, lazy_index, options_text
+from xchip.indexing.rows import IndexRows, IndexSource, ItemColumns, index_rows, options_text
 from xchip.raster.header import read_header
 from xchip.sensors.profile import SensorProfile
 from xchip.sensors.registry import find, recognise, rule_for_band
@@ -118,7 +118,11 @@ def index_items(
     >>> index.npartitions, rows.chip_id.iloc[0]
     (2, 'synthetic-0-0-0')
     """
-    spec = spec_of("index_items", size, sensor, quality, options)
+    return index_source(items, spec_of("index_items", size, sensor, quality, options)).frame()
+
+
+def index_source(items: Items, spec: IndexSpec) -> IndexSource:
+    """Understand items, and give them as the source of a lazy index. Raises as `index_items` does."""
     grid_text = options_text(spec.grid(_ANY_PIXELS))  # checks them, also where every item has to be read first
     parts: list[Scene | UnreadItem] = []
     outlines = []
@@ -133,7 +137,7 @@ def index_items(
             outlines.append(_outline(spec.grid(scene.grid)))
     # Partitions of one frame have the same columns.
     offsets = any(_tells_offset(part, spec) for part in parts)
-    return lazy_index(parts, partial(index_part, spec=spec, offsets=offsets), outlines, grid_text, offsets=offsets)
+    return IndexSource(partial(index_part, spec=spec, offsets=offsets), parts, outlines, grid_text, offsets)
 
 
 def _tells_offset(part: Scene | UnreadItem, spec: IndexSpec) -> bool:

@@ -225,36 +225,37 @@ def empty_frame() -> geopandas.GeoDataFrame:
 
 @dataclass(frozen=True, eq=False)
 class IndexSource:
-    """What a lazy index is made of, for writers that need no frames."""
+    """The parts of a lazy index, and the function that makes their rows: for writers that need no frames."""
 
-    expression: Any
-    """dask's own of the frame."""
     rows: Callable[[Any], IndexRows]
-    """Function that makes a partition of a part."""
+    """Make the rows of a part."""
     parts: Sequence[Any]
+    outlines: Sequence[Any]
+    """Footprint of each part, known before its rows are."""
+    options: str
+    """Options of the grid, as text."""
+    offsets: bool = False
+    """Whether the rows have the column `BOA_OFFSET`."""
+
+    def frame(self) -> dask_geopandas.GeoDataFrame:
+        """A dask-geopandas frame with one partition per part, and its spatial partitions."""
+        import dask.dataframe as dd
+
+        meta = _meta(self.options, offsets=self.offsets)
+        function = partial(_frame_of, self.rows)
+        frame = dd.from_map(function, list(self.parts), meta=meta, enforce_metadata=False, label="chip-index")
+        frame = _with_outlines(frame, self.outlines)
+        # A frame keeps no attributes of its own; a derived frame has another expression, so it is not taken for this one.
+        object.__setattr__(frame, "_xchip_source", (frame.expr, self))
+        return frame
 
 
-def source_of(frame: Any) -> IndexSource | None:
-    """What a lazy index is made of; None where anything was done to it since."""
-    source = getattr(frame, "_xchip_source", None)
-    return source if source is not None and source.expression is frame.expr else None
-
-
-def lazy_index(
-    parts: Sequence[Any], rows: Callable[[Any], IndexRows], outlines: Sequence[Any], options: str, *, offsets: bool = False
-) -> dask_geopandas.GeoDataFrame:
-    """A dask-geopandas frame of ``rows(part)`` for each part, with spatial partitions known beforehand.
-
-    ``offsets`` says whether all parts have the column `BOA_OFFSET`.
-    """
-    import dask.dataframe as dd
-
-    parts = list(parts)
-    meta = _meta(options, offsets=offsets)
-    frame = dd.from_map(partial(_frame_of, rows), parts, meta=meta, enforce_metadata=False, label="chip-index")
-    frame = _with_outlines(frame, outlines)
-    object.__setattr__(frame, "_xchip_source", IndexSource(frame.expr, rows, parts))
-    return frame
+def source_of(index: Any) -> IndexSource | None:
+    """The source of a lazy index; None if the index is in memory or was changed since."""
+    if isinstance(index, IndexSource):
+        return index
+    expression, source = getattr(index, "_xchip_source", (None, None))
+    return source if source is not None and expression is index.expr else None
 
 
 def _frame_of(rows: Callable[[Any], IndexRows], part: Any) -> geopandas.GeoDataFrame:

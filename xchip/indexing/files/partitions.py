@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xchip.indexing.rows import source_of
+from xchip.indexing.rows import IndexSource, source_of
 
 if TYPE_CHECKING:
     import geopandas
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 def compute_parts(index: Any, writer: Callable[[Any, int], str]) -> list[str]:
     """What ``writer`` returns for each partition and its number; a partition is computed in the task that writes it."""
-    if not hasattr(index, "dask"):
+    if not _is_lazy(index):
         return [writer(index, 0)]
     import dask
 
     write = dask.delayed(_write_part, pure=False)
     return _compute([write(writer, part, number) for number, part in enumerate(_parts(index))])
+
+
+def _is_lazy(index: Any) -> bool:
+    return isinstance(index, IndexSource) or hasattr(index, "dask")
 
 
 def _parts(index: Any) -> list[Any]:
@@ -80,7 +84,7 @@ def _write_part(writer: Any, part: Any, number: int) -> str:
 
 def frames_of(index: Any) -> Iterator[geopandas.GeoDataFrame]:
     """The partitions of an index, a few at a time."""
-    if not hasattr(index, "dask"):
+    if not _is_lazy(index):
         yield index
         return
     import dask

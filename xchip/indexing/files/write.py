@@ -17,7 +17,18 @@ from xchip.core.grid import ChipGrid
 from xchip.core.reduce import FRACTIONS
 from xchip.indexing.files.geoparquet import Facts, bbox_column, open_writer
 from xchip.indexing.files.partitions import compute_parts, frames_of
-from xchip.indexing.rows import COLUMNS, EDGES, GRID_ATTRIBUTE, INTEGERS, KEPT_CHIPS, STRINGS, IndexRows, footprints, options_text
+from xchip.indexing.rows import (
+    COLUMNS,
+    EDGES,
+    GRID_ATTRIBUTE,
+    INTEGERS,
+    KEPT_CHIPS,
+    STRINGS,
+    IndexRows,
+    IndexSource,
+    footprints,
+    options_text,
+)
 
 if TYPE_CHECKING:
     import geopandas
@@ -68,14 +79,17 @@ def write_index(index: Any, path: str | os.PathLike[str], *, schema: str = "xchi
     """
     if schema not in SCHEMAS:
         raise ValueError(f"schema must be one of {SCHEMAS}, got {schema!r}")
-    missing = [name for name in COLUMNS if name not in index.columns]
+    missing = [] if isinstance(index, IndexSource) else [name for name in COLUMNS if name not in index.columns]
     if missing:
         raise ValueError(f"not an index: the columns {missing} are missing")
     text = os.fspath(path)
     if text.lower().endswith(_OTHER_FILES):
         raise ValueError(f"an index is one file *.parquet or a folder of them, got {text!r}")
     target: _Target = _RemoteTarget(text) if "://" in text else _LocalTarget(text)
-    options = getattr(index, "_meta", index).attrs.get(GRID_ATTRIBUTE)
+    if isinstance(index, IndexSource):
+        options: Any = index.options
+    else:
+        options = getattr(index, "_meta", index).attrs.get(GRID_ATTRIBUTE)
     if text.endswith(".parquet"):
         target.write_one(index, schema, options)
     else:
