@@ -1,25 +1,33 @@
-"""Parameters that share a description, each by itself: an extension of griffe, which reads the docstrings.
+"""Parameters of the reference, each by itself: an extension of griffe, which reads signatures and docstrings.
 
-Of ``size, stride, edge`` in one line griffe takes the type and the default of ``size`` for all three.
+- ``**options: Unpack[SomeOptions]`` of a signature becomes the keywords of the TypedDict, if the docstring describes them by name.
+- Names that share a description, as in ``size, stride, edge``, have it each. Griffe gives them all the type and the default of
+  the first.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
 
-SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
+SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+|\*\*\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
+
+OTHERS = re.compile(r"^((?:\w+, )*\w+) and other (\w+)$", re.MULTILINE)
 
 
 class EachByItself(griffe.Extension):
-    """Repeats a description that parameters share, for each of them."""
+    """Expands options in signatures, and repeats a description that parameters share for each of them."""
 
     def on_package(self, *, pkg: griffe.Module, **rest: Any) -> None:
         for value in members(pkg):
             if value.docstring is not None:
-                value.docstring.value = each_by_itself(value.docstring.value, {one.name for one in value.parameters})
+                own = [parameter.name for parameter in value.parameters]
+                function = value if value.is_function else value.members.get("__init__")  # a class describes what makes it
+                options = expanded(function, value.docstring.value) if isinstance(function, griffe.Function) else []
+                value.docstring.value = each_by_itself(value.docstring.value, own, options)
 
 
 def members(owner: Any) -> list[Any]:
@@ -35,12 +43,49 @@ def members(owner: Any) -> list[Any]:
     return found
 
 
-def each_by_itself(docstring: str, parameters: set[str]) -> str:
-    """A docstring in which names that share a description have it each."""
+def expanded(function: griffe.Function, docstring: str) -> list[str]:
+    """Put the keywords of ``**options: Unpack[SomeOptions]`` in place of the options; the names of the keywords."""
+    for parameter in list(function.parameters):
+        annotation = parameter.annotation
+        if not (isinstance(annotation, griffe.ExprSubscript) and annotation.canonical_path.endswith(".Unpack")):
+            continue
+        if re.search(rf"^(.*, )?\*\*{parameter.name}$", docstring, re.MULTILINE):
+            continue  # described as a whole
+        keywords = list(fields(function.modules_collection[annotation.slice.canonical_path]))
+        del function.parameters[parameter.name]
+        for keyword in keywords:
+            kind = griffe.ParameterKind.keyword_only
+            function.parameters.add(griffe.Parameter(keyword.name, annotation=keyword.annotation, kind=kind, default="..."))
+        return [keyword.name for keyword in keywords]
+    return []
+
+
+def fields(options: griffe.Class) -> Iterator[griffe.Attribute]:
+    """The fields of a TypedDict, those of its bases first."""
+    for base in options.bases:
+        if isinstance(base, griffe.Expr) and base.canonical_path in options.modules_collection:
+            yield from fields(options.modules_collection[base.canonical_path])
+    yield from options.attributes.values()
+
+
+def each_by_itself(docstring: str, parameters: list[str], options: list[str]) -> str:
+    """A docstring in which names that share a description have it each.
+
+    ``parameters`` are those of the signature as written, and ``options`` are expanded keywords. ``**name`` that is not a parameter,
+    also written "and other names", stands for the options that are not described by their names.
+    """
+    docstring = OTHERS.sub(r"\1, **\2", docstring) if options else docstring
+    described = set(re.findall(r"\w+", " ".join(re.findall(r"^((?:\*{0,2}\w+, )*\*{0,2}\w+)$", docstring, re.MULTILINE))))
+    others = [name for name in options if name not in described]
 
     def apart(match: re.Match[str]) -> str:
         names, text = match[1].split(", "), match[2]
-        if not {name.lstrip("*") for name in names} <= {name.lstrip("*") for name in parameters}:
+        names = [
+            found
+            for name in names
+            for found in (others if name.startswith("**") and name[2:] not in parameters and options else [name])
+        ]
+        if not {name.lstrip("*") for name in names} <= {*parameters, *options}:
             return match[0]
         rest = text.rstrip()
         return "\n".join(f"{name}\n{rest}" for name in names) + text[len(rest) :]
