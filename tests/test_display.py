@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import dask.array
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xchip.chips.array_repr import array_html, array_text

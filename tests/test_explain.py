@@ -17,6 +17,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from dask.callbacks import Callback
 from hypothesis import given, settings

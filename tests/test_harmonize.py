@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  registers .rio
 from hypothesis import given
 from hypothesis import strategies as st
 from item_making import header_of, make_item, pixels, tif

@@ -10,6 +10,7 @@ import geopandas.testing
 import numpy as np
 import pandas as pd
 import pytest
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import rioxarray  # noqa: F401  registers .rio
 
 from xchip.plots.rgb import band_values, bright_part, grey_range, to_rgba
 from xchip.testing import synthetic_stack

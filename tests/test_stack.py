@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st

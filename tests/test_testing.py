@@ -11,6 +11,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  registers .rio
 from pyproj import Transformer
 
 from xchip.testing import FILES, SCL_CLASSES, raise_if_dask_computes, synthetic_stack, write_scene

@@ -67,7 +67,7 @@ class ChipsAccessor:
 
         Parameters
         ----------
-        size, **grid_options
+        size, stride, edge, anchor
             As for `grid`.
         quality
             A band's name, a rule, a boolean DataArray (True = nodata), or a DataArray of `xchip.QualityClass` codes. None:
@@ -106,7 +106,7 @@ class ChipsAccessor:
             ``function(*blocks, cells)``, as for `xchip.core.reduce.chip_sums`.
         bands
             The bands whose blocks it gets, in order.
-        size, **grid_options
+        size, stride, edge, anchor
             As for `grid`.
         n
             How many sums it returns a cell.
@@ -185,8 +185,8 @@ class ChipsAccessor:
 
         Parameters
         ----------
-        size, stride, edge, anchor, quality, max_nodata, max_cloud, item_id, **limits
-            As for `index`. Limits choose chips after their pixels are counted, so they spare nothing.
+        size, stride, edge, anchor, quality, item_id, max_nodata, max_cloud
+            As for `index`, as are the other limits. Limits choose chips after their pixels are counted, so they spare nothing.
         threads
             Threads of a worker, for its memory; as many as Dask would take on this machine if not given.
 
@@ -216,7 +216,7 @@ class ChipsAccessor:
         ----------
         chip_y, chip_x
             Row and column of chips, from 0 at the upper left; negative numbers count from the end.
-        size, **grid_options
+        size, stride, edge, anchor
             As for `grid`.
 
         Returns

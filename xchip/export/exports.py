@@ -90,8 +90,8 @@ def prechip(
         Chips in a cube.
     dtype
         Of ``pixels``: float32, as Clay reads them, with values as stored; None: as stored.
-    **options
-        The other parameters of `export_chips`.
+    assets, shuffle, seed, buffer, part, job, client, workers, progress
+        As for `export_chips`, as are the other options.
 
     Returns
     -------
@@ -145,9 +145,10 @@ def export_chips(
         one of these values with options of its own: ``ZarrStore(chunk=64, shard=512)``.
     assets
         Bands, as for `xchip.open_chips`. None: for npz those of Clay, else those that `xchip.stack` takes.
-    bbox, filters, **limits
-        Which rows: a box and conditions, as for `xchip.read_index`, of an index that is a path; and limits such as
-        ``max_nodata=0.05, max_cloud=0.1``, as for `xchip.index_items`.
+    bbox, filters
+        Which rows of an index that is a path: a box and conditions, as for `xchip.read_index`.
+    max_nodata, max_defective, max_cloud, max_shadow, max_snow, max_water, min_clear
+        Which rows: limits on their fractions, as for `xchip.index_items`.
     shuffle
         Whether chips come in random order; None: in cubes and shards yes, in Zarr and GeoTIFFs no.
     seed

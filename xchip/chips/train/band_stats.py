@@ -74,8 +74,8 @@ def band_stats(
     progress
         True: a bar on a terminal or in a notebook, else the logger "xchip". A function is called with (chips that are done, all
         chips) now and then.
-    **options
-        items, sensor, harmonize, storage and pixels, as for `open_chips`.
+    items, sensor, harmonize, storage, pixels
+        As for `open_chips`.
 
     Returns
     -------
