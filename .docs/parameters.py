@@ -1,6 +1,6 @@
 """Parameters of the reference, each by itself: an extension of griffe, which reads signatures and docstrings.
 
-- ``**options: Unpack[SomeOptions]`` of a signature becomes the keywords of the TypedDict, if the docstring describes them by name.
+- ``**options: Unpack[SomeOptions]`` of a signature becomes the keywords of the TypedDict.
 - Names that share a description, as in ``size, stride, edge``, have it each. Griffe gives them all the type and the default of
   the first.
 """
@@ -13,9 +13,8 @@ from typing import Any
 
 import griffe
 
-SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+|\*\*\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
-
-OTHERS = re.compile(r"^((?:\w+, )*\w+) and other (\w+)$", re.MULTILINE)
+SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
+OTHERS = re.compile(r"^((?:\w+, )*\w+) and other \w+$", re.MULTILINE)
 
 
 class EachByItself(griffe.Extension):
@@ -24,10 +23,10 @@ class EachByItself(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **rest: Any) -> None:
         for value in members(pkg):
             if value.docstring is not None:
-                own = [parameter.name for parameter in value.parameters]
                 function = value if value.is_function else value.members.get("__init__")  # a class describes what makes it
-                options = expanded(function, value.docstring.value) if isinstance(function, griffe.Function) else []
-                value.docstring.value = each_by_itself(value.docstring.value, own, options)
+                options = expanded(function) if isinstance(function, griffe.Function) else []
+                names = [parameter.name for parameter in value.parameters]
+                value.docstring.value = each_by_itself(value.docstring.value, names, options)
 
 
 def members(owner: Any) -> list[Any]:
@@ -43,14 +42,12 @@ def members(owner: Any) -> list[Any]:
     return found
 
 
-def expanded(function: griffe.Function, docstring: str) -> list[str]:
+def expanded(function: griffe.Function) -> list[str]:
     """Put the keywords of ``**options: Unpack[SomeOptions]`` in place of the options; the names of the keywords."""
     for parameter in list(function.parameters):
         annotation = parameter.annotation
         if not (isinstance(annotation, griffe.ExprSubscript) and annotation.canonical_path.endswith(".Unpack")):
             continue
-        if re.search(rf"^(.*, )?\*\*{parameter.name}$", docstring, re.MULTILINE):
-            continue  # described as a whole
         keywords = list(fields(function.modules_collection[annotation.slice.canonical_path]))
         del function.parameters[parameter.name]
         for keyword in keywords:
@@ -71,21 +68,15 @@ def fields(options: griffe.Class) -> Iterator[griffe.Attribute]:
 def each_by_itself(docstring: str, parameters: list[str], options: list[str]) -> str:
     """A docstring in which names that share a description have it each.
 
-    ``parameters`` are those of the signature as written, and ``options`` are expanded keywords. ``**name`` that is not a parameter,
-    also written "and other names", stands for the options that are not described by their names.
+    "size, stride and other limits" names all ``options`` that have no description of their own.
     """
-    docstring = OTHERS.sub(r"\1, **\2", docstring) if options else docstring
-    described = set(re.findall(r"\w+", " ".join(re.findall(r"^((?:\*{0,2}\w+, )*\*{0,2}\w+)$", docstring, re.MULTILINE))))
-    others = [name for name in options if name not in described]
+    lines = re.findall(r"^((?:\*{0,2}\w+, )*\*{0,2}\w+)(?: and other \w+)?$", docstring, re.MULTILINE)
+    others = [name for name in options if name not in ", ".join(lines).split(", ")]
+    docstring = OTHERS.sub(lambda match: ", ".join([match[1], *others]), docstring)
 
     def apart(match: re.Match[str]) -> str:
         names, text = match[1].split(", "), match[2]
-        names = [
-            found
-            for name in names
-            for found in (others if name.startswith("**") and name[2:] not in parameters and options else [name])
-        ]
-        if not {name.lstrip("*") for name in names} <= {*parameters, *options}:
+        if not {name.lstrip("*") for name in names} <= {name.lstrip("*") for name in parameters}:
             return match[0]
         rest = text.rstrip()
         return "\n".join(f"{name}\n{rest}" for name in names) + text[len(rest) :]
