@@ -103,15 +103,12 @@ def test_the_site_is_complete(site: Path) -> None:
     assert "<blockquote>" not in pages  # an example outside of its section would be one
     for name in ("processors.process", "processors.recipe.Recipe", "testing.write_scene", "quality.values"):
         assert f'id="xchip.{name}"' in pages, name
-    # Descriptions that parameters share, with the type and the default of each.
-    edge = re.search(r"<code>edge</code></b>(.*?)–", (site / "reference/archives/index.html").read_text(), re.DOTALL)
-    assert edge is not None
-    assert re.sub(r"<[^>]*>|\s", "", edge[1]) == "(Edge,default:...)"  # a keyword of IndexOptions
-    ranks = re.search(
-        r"<code>world_size</code></b>(.*?)–", (site / "reference/pixels-of-chips/index.html").read_text(), re.DOTALL
-    )
-    assert ranks is not None
-    assert re.sub(r"<[^>]*>|\s", "", ranks[1]) == "(int,default:1)"  # that of rank is 0
+    # Descriptions that parameters share, with the type and the default of each: of a keyword of IndexOptions, and beside rank=0.
+    for page, name, told in (("archives", "edge", "(Edge,default:...)"), ("pixels-of-chips", "world_size", "(int,default:1)")):
+        text = (site / "reference" / page / "index.html").read_text()
+        found = re.search(rf"<code>{name}</code></b>(.*?)–", text, re.DOTALL)
+        assert found is not None
+        assert html.unescape(re.sub(r"<[^>]*>|\s", "", found[1])) == told
     assert 'href="changelog/"' in (site / "index.html").read_text()
     commands = (site / "command-line" / "index.html").read_text()
     assert all(f'id="xchip-{name}"' in commands for name in ("index", "merge", "status", "verify", "info", "demo"))
