@@ -374,7 +374,7 @@ def command_line() -> str:
     """The output of ``xchip COMMAND --help`` for each command."""
     whole = main.make_context("xchip", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [f"# Command line\n\n```text\n{main.get_help(whole)}\n```"]
-    for name, command in main.commands.items():
+    for name, command in main.load_all().items():
         context = command.make_context(name, [], parent=whole, resilient_parsing=True, terminal_width=WIDTH)
         parts.append(f"## xchip {name}\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts) + "\n"

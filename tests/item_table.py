@@ -695,5 +695,5 @@ ROWS = [
 REFUSED = [
     Refused("earthsearch-v1__sentinel-1-grd.json", ("radar geometry", "sentinel-1-grd", "sentinel-1-rtc")),
     Refused("planetarycomputer__sentinel-1-grd.json", ("radar geometry", "sentinel-1-grd", "sentinel-1-rtc")),
-    Refused("stactools-modis__MOD09A1_hdf-only.json", ("no raster", "hdf (application/x-hdf)", "GeoTIFF")),
+    Refused("stactools-modis__MOD09A1_hdf-only.json", ("no readable raster", "hdf (application/x-hdf)", "GeoTIFF")),
 ]

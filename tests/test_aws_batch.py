@@ -50,7 +50,7 @@ def command_of(name: str) -> tuple[click.Command, list[str]]:
     """The command that a definition runs, and the words that follow."""
     words = [*json.loads(of("ENTRYPOINT")[0]), *definition(name)["containerProperties"]["command"]]
     assert words[0] in PROJECT["scripts"]
-    return main.commands[words[1]], words[2:]
+    return main.load_all()[words[1]], words[2:]
 
 
 def variables(command: click.Command) -> set[str]:
@@ -162,6 +162,6 @@ def test_scripts_are_commands() -> None:
     for script, target in PROJECT["scripts"].items():
         if script != "xchip":
             assert target == "xchip.cli:script"
-            assert script.removeprefix("xchip-") in main.commands
+            assert script.removeprefix("xchip-") in main.load_all()
     stacchips = {"sentinel-1", "sentinel-2", "landsat", "naip", "linz", "modis", "prechip", "stats"}
     assert stacchips <= {script.removeprefix("xchip-") for script in PROJECT["scripts"]}

@@ -125,7 +125,7 @@ def test_no_values_have_no_moments() -> None:
 
 def test_axes_must_be_there() -> None:
     for axis in (2, (0, 0), (0, -2)):
-        with pytest.raises(ValueError, match="axis is one of an array of 2 dimensions, or several of them, each once"):
+        with pytest.raises(ValueError, match="axis must be one or several axes of an array of 2 dimensions, each once"):
             moments(np.ones((2, 3)), axis)
 
 

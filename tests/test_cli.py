@@ -16,6 +16,7 @@ from pandas.testing import assert_frame_equal
 
 import xchip
 from xchip.cli import main
+from xchip.cli.commands import ENTRIES
 from xchip.cli.info import _conditions
 from xchip.cli.options import Commands
 from xchip.quality import BitField
@@ -59,13 +60,12 @@ print("loaded:", [name for name in heavy if name in sys.modules])
 
 def test_help_lists_every_command_with_its_whole_first_sentence() -> None:
     shown = " ".join(run("--help").output.split())
-    for name, command in main.commands.items():
+    for name, command in main.load_all().items():
         sentence = " ".join((command.help or "").split()).partition(". ")[0].rstrip(".").split("; ")[0]
         assert f" {name} {sentence}" in shown
     assert "..." not in shown.partition("Start:")[2]
     extra = click.Command("extra", help="Of no section.")
     group = Commands("all", commands=[extra])
-    group.add_section("Start", click.Command("first"))
     assert "More: extra Of no section." in " ".join(group.get_help(click.Context(group)).split())
 
 
@@ -277,3 +277,18 @@ def test_what_can_not_be_written_is_told_before_any_work(items: list[Path], tmp_
     (tmp_path / "place").mkdir(mode=0o500)
     if not os.access(tmp_path / "place", os.W_OK):  # root may write everywhere
         refused(run(command, *(word.format(**names) for word in WRITERS[command])), "may not write in the folder '.*place'")
+
+
+def test_the_list_of_commands_says_what_each_command_says() -> None:
+    for name, command in main.load_all().items():
+        assert ENTRIES[name].summary == command.get_short_help_str(1000)
+        assert command.name == name
+
+
+def test_help_loads_no_command() -> None:
+    code = (
+        "import sys; from xchip.cli import main; main(['--help'], standalone_mode=False);"
+        "print([name for name in sys.modules if name.startswith('xchip.cli.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "['xchip.cli.commands', 'xchip.cli.options']"

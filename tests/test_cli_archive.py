@@ -96,7 +96,7 @@ def test_verify_prints_problems_one_a_line(archive: Path) -> None:
     assert result.exit_code == 3
     *problems, last = result.stdout.splitlines()
     assert last == f"6 parts checked, {len(problems)} problems"
-    assert any(line.startswith(str(first.relative_to(archive))) and "no complete Parquet file" in line for line in problems)
+    assert any(line.startswith(str(first.relative_to(archive))) and "not a complete Parquet file" in line for line in problems)
     assert any(line.startswith(str(second.relative_to(archive))) and "not in the archive" in line for line in problems)
 
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from servers import Asked, Fault, RangeServer
 
 from xchip.core.scene import ItemError
-from xchip.io.errors import asked_to_wait, classify
+from xchip.io.errors import classify, retry_after
 from xchip.io.gdal import POOL, FileError
-from xchip.io.retry import Event, GivenUp, Outcome, attempts_in, insistently, pause, retrying
+from xchip.io.retry import Event, GivenUp, Outcome, attempts_in, insistently, retry_delay, retrying
 from xchip.io.storage import StorageOptions
 from xchip.raster.reader import strips
 
@@ -181,11 +181,11 @@ def test_what_the_server_asks_to_wait() -> None:
     from aiohttp import ClientResponseError
 
     busy = ClientResponseError(None, (), status=429, headers={"Retry-After": "7"})  # type: ignore[arg-type]
-    assert asked_to_wait(caused(OSError("..."), busy)) == 7
-    assert asked_to_wait(OSError("...")) == 0
+    assert retry_after(caused(OSError("..."), busy)) == 7
+    assert retry_after(OSError("...")) == 0
     limited = client_error("SlowDown", 503)
     limited.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "3"}  # type: ignore[attr-defined]
-    assert asked_to_wait(limited) == 3
+    assert retry_after(limited) == 3
 
 
 # --- Trying again -----------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_a_record_holds_no_signature_and_is_short() -> None:
 
 @given(st.integers(1, 2000), st.floats(0, 10), st.floats(0, 100), st.integers(0, 2**32), st.floats(0, 1000))
 def test_waits_have_bounds(attempt: int, wait: float, longest: float, seed: int, asked: float) -> None:
-    seconds = pause(attempt, wait, longest, random.Random(seed), asked)
+    seconds = retry_delay(attempt, wait, longest, random.Random(seed), asked)
     assert min(asked, longest) <= seconds <= longest
     assert seconds <= max(asked, wait * 2.0 ** min(attempt - 1, 60))
 

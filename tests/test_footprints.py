@@ -408,7 +408,7 @@ def test_the_method_is_the_function() -> None:
     ],
 )
 def test_a_crs_without_longitudes_is_refused(crs: str) -> None:
-    with pytest.raises(ValueError, match=r"^CRS '.*has no way to longitude and latitude.*warp the scene"):
+    with pytest.raises(ValueError, match=r"^CRS '.*can't be transformed to longitude and latitude.*warp the scene"):
         footprints(grid_at(crs, 0, 0, 10, (100, 100), 50))
 
 

@@ -366,7 +366,7 @@ def test_not_square_and_whole_number_coordinates() -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.array([1.0]), "coordinate 'x' has a single value, so the size of a pixel can't be told; keep at least two"),
+        (np.array([1.0]), "coordinate 'x' has a single value, so the pixel size is unknown; keep at least two"),
         (np.array([1.0, np.nan, 3.0]), "coordinate 'x' holds NaN or infinite values"),
         (np.array([1.0, np.inf]), "coordinate 'x' holds NaN or infinite values"),
         (np.array([1.0, 2.0, 4.0]), "coordinate 'x' is not evenly spaced; chips need a regular pixel grid$"),

@@ -425,7 +425,7 @@ def test_undecided_items_are_refused_with_a_way_out(tmp_path: Path) -> None:
 
 def test_unknown_products_are_refused() -> None:
     item = make_item({"a": tif()})
-    with pytest.raises(ItemError, match=r"item 'item-1': its product is not known.*pass sensor="):
+    with pytest.raises(ItemError, match=r"item 'item-1': its product is unknown.*pass sensor="):
         xchip.stack(item, harmonize=True)
 
 

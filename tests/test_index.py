@@ -10,7 +10,7 @@ import geopandas.testing
 import numpy as np
 import pandas as pd
 import pytest
-import rioxarray  # noqa: F401  registers .rio
+import rioxarray
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,7 +183,9 @@ def test_a_stack_without_its_quality_band_is_not_taken_for_clear() -> None:
     rule = values("scl", {NODATA: [0], CLOUD: [8, 9, 10]})
     ds = stack(times=1).assign_attrs(quality=rule.to_json())
     assert ds.chips.stats(32).sizes == {"time": 1, "chip_y": 2, "chip_x": 2}
-    with pytest.raises(ValueError, match=r"the quality band 'scl' of these items is not in the array; stack it with the others"):
+    with pytest.raises(
+        ValueError, match=r"the quality band 'scl' of these items is not in the array; stack it with the other bands"
+    ):
         ds[["red"]].chips.index(32)
     assert (ds[["red"]].chips.index(32, quality=NodataRule(("red",)))["nodata_fraction"] == 0).all()
 
@@ -203,7 +205,7 @@ def test_quality_of_other_time_steps_is_refused(lazy: bool) -> None:
     mask = ds["scl"] > 7
     for other in (mask.isel(time=[1, 0]), mask.isel(time=[0]), mask.isel(time=[0, 1, 1])):
         for make in (ds.chips.index, ds.chips.stats):
-            with pytest.raises(ValueError, match=r"quality= has other time steps than the array: . of them, the array has 2"):
+            with pytest.raises(ValueError, match=r"quality= has other time steps than the array: it has ., the array has 2"):
                 make(32, quality=other)
     one = ds.isel(time=1)
     rows = one.chips.index(32, quality=mask.isel(time=[1]))  # a time step alone, with and without its dimension
@@ -234,9 +236,9 @@ def test_an_array_without_time_steps_has_no_rows() -> None:
 
 def test_a_quality_band_without_a_rule_is_refused() -> None:
     ds = stack(times=1).rename(scl="classes")
-    with pytest.raises(ValueError, match=r"nothing says what the values of 'classes' mean; give a rule"):
+    with pytest.raises(ValueError, match=r"no rule is known for the values of 'classes'; pass a rule"):
         ds.chips.stats(32, quality="classes")
-    with pytest.raises(ValueError, match=r"no band 'scl' for quality; the array has \['red', 'classes'\]"):
+    with pytest.raises(ValueError, match=r"no band 'scl' for quality; it has \['red', 'classes'\]"):
         ds.chips.stats(32, quality="scl")
 
 
@@ -294,7 +296,6 @@ def test_odc_stac_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
 
 
 def test_rioxarray_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
-    rioxarray = pytest.importorskip("rioxarray")
     assets = scene[0]["assets"]
     red = rioxarray.open_rasterio(assets["red"]["href"]).squeeze("band", drop=True)
     scl = rioxarray.open_rasterio(assets["scl"]["href"]).squeeze("band", drop=True)
@@ -306,7 +307,6 @@ def test_rioxarray_arrays(scene: tuple[dict, geopandas.GeoDataFrame]) -> None:
 
 
 def test_rioxarray_bands_of_one_file(shared_data: Path) -> None:
-    rioxarray = pytest.importorskip("rioxarray")
     path = shared_data / "rasters" / "rgb_byte_l7.tif"
     for options in ({}, {"masked": True}, {"chunks": {"x": 300, "y": 200}}):
         array = rioxarray.open_rasterio(path, **options)

@@ -127,11 +127,11 @@ def test_an_archive_may_be_moved(archive: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda archive: part_of(archive).unlink(), "is in the manifest, and not in the archive"),
-        (lambda archive: part_of(archive).write_bytes(part_of(archive).read_bytes()[:-4]), "is no complete Parquet file"),
-        (lambda archive: part_of(archive).write_bytes(b""), "is no complete Parquet file"),
+        (lambda archive: part_of(archive).unlink(), "is in the manifest, but not in the archive"),
+        (lambda archive: part_of(archive).write_bytes(part_of(archive).read_bytes()[:-4]), "is not a complete Parquet file"),
+        (lambda archive: part_of(archive).write_bytes(b""), "is not a complete Parquet file"),
         (lambda archive: shutil.copy(part_of(archive, "item-0002"), part_of(archive)), "its rows have item_id 'item-0002'"),
-        (lambda archive: rewrite(part_of(archive), lambda table: table.slice(1)), "has 5 rows, and 6 by the manifest"),
+        (lambda archive: rewrite(part_of(archive), lambda table: table.slice(1)), "has 5 rows, but 6 in the manifest"),
         (lambda archive: rewrite(part_of(archive), lambda table: table.take([0, 0, 2, 3, 4, 5])), "has chips twice"),
         (
             lambda archive: rewrite(part_of(archive), column("collection", lambda values: ["x"] * 6)),
@@ -151,13 +151,13 @@ def test_an_archive_may_be_moved(archive: Path) -> None:
         ),
         (
             lambda archive: rewrite(part_of(archive), column("proj_code", lambda values: ["EPSG:32633"] * 6)),
-            "its rows are in 'EPSG:32633', and its item in EPSG:32719",
+            "its rows are in 'EPSG:32633', but its item in EPSG:32719",
         ),
         (lambda archive: item_of(archive).unlink(), "its item is not at 'items/"),
         (lambda archive: item_of(archive).write_text("{"), "can't be read"),
         (
             lambda archive: item_of(archive).write_text(item_of(archive).read_text().replace('"proj:', '"other:')),
-            "is another than it was made of",
+            "differs from the item that was indexed",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_what_does_not_belong_is_found(archive: Path) -> None:
     (folder / ".index.parquet.0123abcd.tmp").write_bytes(b"PAR1")
     found = "\n".join(messages(archive))
     assert "item-9999/index.parquet: no run recorded it" in found
-    assert "notes.txt: is no part of an index" in found
+    assert "notes.txt: is not a part of an index" in found
     assert ".tmp: was being written" in found
     assert len(found.splitlines()) == 3
 
@@ -196,12 +196,12 @@ def test_what_does_not_belong_is_found(archive: Path) -> None:
     [
         (
             column("cloud_fraction", lambda values: [0.123, *values[1:]]),
-            "cloud_fraction is not what its item gives now: 'item-0001-0-0'",
+            "cloud_fraction differs from a new index of its item: 'item-0001-0-0'",
         ),
-        (column("nodata_fraction", lambda values: [np.nan] * 6), "nodata_fraction is not what its item gives now"),
-        (column("geometry", lambda values: values[::-1]), "geometry is not what its item gives now"),
-        (lambda table: table.take([1, 0, 2, 3, 4, 5]), "has its chips in another order"),
-        (lambda table: table.slice(0, 5), "lacks chips that its item gives now: 'item-0001-2-1'"),
+        (column("nodata_fraction", lambda values: [np.nan] * 6), "nodata_fraction differs from a new index of its item"),
+        (column("geometry", lambda values: values[::-1]), "geometry differs from a new index of its item"),
+        (lambda table: table.take([1, 0, 2, 3, 4, 5]), "has its chips in a different order"),
+        (lambda table: table.slice(0, 5), "lacks chips that its item has now: 'item-0001-2-1'"),
     ],
 )
 def test_deep_verification_compares_with_the_pixels(archive: Path, change: Callable[[pa.Table], pa.Table], said: str) -> None:
@@ -219,7 +219,7 @@ def test_deep_verification_needs_the_files(items: list[dict[str, Any]], tmp_path
     shutil.rmtree(scenes)
     assert messages(tmp_path / "a") == []
     (line,) = messages(tmp_path / "a", deep=True)
-    assert "can't be made again to compare: " in line
+    assert "its item can't be indexed again: " in line
 
 
 def test_a_rule_and_limits_of_ones_own_are_part_of_the_archive(items: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ def test_geometry_types_are_those_that_occur(tmp_path: Path) -> None:
     assert metadata(out, "geo")["columns"]["geometry"]["geometry_types"] == ["MultiPolygon", "Polygon"]
     points = fiji.set_geometry(fiji.geometry.representative_point())
     points.to_parquet(tmp_path / "points.parquet")
-    with pytest.raises(ValueError, match=r"points.parquet' is no index: some of its geometries are no polygons"):
+    with pytest.raises(ValueError, match=r"points.parquet' is not an index: some of its geometries are not polygons"):
         merge_indexes(tmp_path / "points.parquet", tmp_path / "out.parquet")
 
 
@@ -385,7 +385,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
         merge_indexes([good, tmp_path / "text.parquet"], tmp_path / "out.parquet")
     with pytest.raises(FileNotFoundError, match="absent"):
         merge_indexes([good, tmp_path / "absent"], tmp_path / "out.parquet")
-    with pytest.raises(FileNotFoundError, match=r"there is no index at '.*out.parquet' to change; give paths="):
+    with pytest.raises(FileNotFoundError, match=r"found no index to change at '.*out.parquet'; pass paths="):
         merge_indexes(None, tmp_path / "out.parquet", add=good)
     with pytest.raises(ValueError, match="there is nothing to do"):
         merge_indexes(None, good)
@@ -454,7 +454,7 @@ def test_changes_by_others_are_not_lost(tmp_path: Path) -> None:
             if what == "rows written":
                 merge_indexes(None, out, add=paths[1])
 
-        with pytest.raises(OSError, match="was written by somebody else while it was merged"):
+        with pytest.raises(OSError, match=r"another process wrote '.*' during the merge, which has changed nothing"):
             merge_indexes(None, out, add=paths[2], progress=meanwhile)
         assert len(rows_of(out)) == 40
 

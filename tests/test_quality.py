@@ -151,7 +151,7 @@ def test_codes_of_text_are_refused() -> None:
 
 
 def test_a_field_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="value of at most length bits"):
+    with pytest.raises(ValueError, match="value that fits in length bits"):
         bits("qa", {CLOUD: [(0, 2, 4)]})
 
 

@@ -26,7 +26,7 @@ from xchip.core.grid import PixelGrid
 from xchip.core.scene import Band, ItemError
 from xchip.io.gdal import POOL, DatasetPool, gdal_options, gdal_path
 from xchip.raster.header import read_header
-from xchip.raster.reader import _HANDED_ON, BandReader, BandSource, fill_value, strips
+from xchip.raster.reader import _SIBLINGS, BandReader, BandSource, fill_value, strips
 from xchip.raster.regrid import repeat
 
 S2_TIF = "s2_29RKH/B02.tif"
@@ -311,15 +311,15 @@ def test_bands_of_one_file_are_handed_on(shared_data: Path, file: str) -> None:
         indexes = dataset.indexes
     readers = [reader_of(band_of(href, index), band_of(href).grid, siblings=indexes) for index in indexes]
     readers[0].read(Window(10, 20, 100, 90))
-    assert [index for _, index, _ in _HANDED_ON.bands] == list(indexes[1:])
+    assert [index for _, index, _ in _SIBLINGS.bands] == list(indexes[1:])
     for order in (range(len(readers)), reversed(range(len(readers))), range(len(readers))):
         for number in order:
             np.testing.assert_array_equal(readers[number].read(Window(10, 20, 100, 90)), expected[number])
-    assert _HANDED_ON.bands == {}, "all have taken theirs"
+    assert _SIBLINGS.bands == {}, "all have taken theirs"
     readers[0].read(Window(10, 20, 100, 90))
     readers[1].read(Window(0, 0, 5, 5))
     readers[0].read(Window(0, 0, 5, 5))
-    assert {box for *_, box in _HANDED_ON.bands} == {(0, 5, 0, 5)}, "one window at most"
+    assert {box for *_, box in _SIBLINGS.bands} == {(0, 5, 0, 5)}, "one window at most"
 
 
 # Processes, threads, files that change
@@ -578,7 +578,7 @@ def test_threads_do_not_share_what_is_handed_on(shared_data: Path) -> None:
     readers = [reader_of(band_of(href, index), band_of(href).grid, siblings=(1, 2, 3, 4)) for index in (1, 2, 3, 4)]
     readers[0].read(Window(0, 0, 50, 50))
     seen: list[Any] = []
-    thread = threading.Thread(target=lambda: seen.append(dict(_HANDED_ON.bands)))
+    thread = threading.Thread(target=lambda: seen.append(dict(_SIBLINGS.bands)))
     thread.start()
     thread.join()
     assert seen == [{}]

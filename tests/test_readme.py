@@ -18,7 +18,7 @@ import pytest
 from command_line import run
 
 from xchip.cli import main
-from xchip.cli.examples import EXAMPLES
+from xchip.cli.commands import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / ".docs" / "pages"
@@ -131,13 +131,13 @@ def test_a_command_in_the_text_is_known(page: str, command: str) -> None:
 
 
 def test_every_command_has_an_example_in_its_help() -> None:
-    for name, command in main.commands.items():
-        example = EXAMPLES[name]
+    for name, command in main.load_all().items():
+        example = ENTRIES[name].example
         assert example.split()[:2] == ["xchip", name]
         assert example in run(name, "--help").output.splitlines()[-1]
         parse(example)
         assert command.epilog
-    assert set(EXAMPLES) == set(main.commands)
+    assert set(ENTRIES) == set(main.commands)
 
 
 def test_there_are_commands_to_check() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from xchip import sensors
 from xchip.sensors.clay import CLAY_SENSORS, chip_centres, clay_sensor, encode_place, encode_time, encodings, wavelengths
+from xchip.sensors.table import PRODUCTS
 
 dates = st.datetimes(min_value=datetime(1972, 1, 1), max_value=datetime(2100, 1, 1))
 
@@ -85,7 +86,7 @@ def test_clays_bands_are_bands_of_the_profile(name: str) -> None:
 
 
 def test_every_profile_is_known_to_clay() -> None:
-    assert {profile.name for profile in sensors.PRODUCTS} == set(CLAY_SENSORS)
+    assert {profile.name for profile in PRODUCTS} == set(CLAY_SENSORS)
 
 
 def test_what_is_unknown_is_refused_by_name() -> None:

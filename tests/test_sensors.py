@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from xchip import sensors
 from xchip.quality import CLEAR, CLOUD, DEFECTIVE, NODATA, SHADOW, SNOW, WATER, QualityClass, QualityRule, values
-from xchip.sensors import AssetNames, BandSpec, SensorProfile
+from xchip.sensors import AssetNames, BandSpec, ClaySensor, SensorProfile
+from xchip.sensors.clay import CLAY_SENSORS, clay_of, clay_sensor, sensor_of_platform, stored_nodata, wavelengths
+from xchip.sensors.registry import plain_key
 from xchip.stac.scene.classification import rule_of
 from xchip.stac.scene.understand import plain_items
 
@@ -33,7 +35,7 @@ def test_the_table_is_consistent() -> None:
             bands = profile.bands_of(variant)
             assert len({band.name for band in bands}) == len(bands)
             for band in bands:
-                assert all(key == sensors.plain_key(key) for key in (band.name, *band.keys))
+                assert all(key == plain_key(key) for key in (band.name, *band.keys))
                 if band.dtype:
                     assert np.dtype(band.dtype).name == band.dtype
         for rule in profile.quality:
@@ -352,3 +354,60 @@ def test_a_rule_is_overridden_by_replace() -> None:
         profile.name = "x"  # type: ignore[misc]
     with pytest.raises(KeyError, match="ultraviolet"):
         profile.band("ultraviolet")
+
+
+def test_a_sensor_of_ones_own_brings_its_training_bands() -> None:
+    """Band order, wavelengths, pixel size and processors' bands come from the profile, in one place."""
+    bands = (
+        BandSpec("nir", ("b2",), resolution=2, wavelength=0.84),
+        BandSpec("red", ("b1",), resolution=1, wavelength=0.65),
+        BandSpec("pan", resolution=0.5, default=False),
+        BandSpec("ok"),
+    )
+    mine = SensorProfile("drone", bands, (values("ok", {NODATA: [0]}),))
+    assert mine.data_bands == ("nir", "red")
+    assert mine.staged_bands == ("nir", "red", "ok")
+    assert clay_of(mine) == ClaySensor("drone", ("nir", "red"), 1, {"nir": 0.84, "red": 0.65})
+    assert "drone" not in CLAY_SENSORS
+    sensors.register(mine)
+    try:
+        assert list(CLAY_SENSORS) == [*NAMES, "drone"]
+        assert len(CLAY_SENSORS) == len(NAMES) + 1
+        assert clay_sensor("drone") == CLAY_SENSORS["drone"] == clay_of(mine)
+        assert sensor_of_platform("drone") == "drone"
+        assert wavelengths("drone", ["red", "nir"]).tolist() == [np.float32(0.65), np.float32(0.84)]
+        assert stored_nodata("drone", ["red"]) == (None,)
+        declared = ClaySensor("drone-v2", ("red",), 1.0, {"red": 650.0}, nodata=-1)
+        sensors.register(replace(mine, clay=declared, staged=("red", "ok")))
+        assert clay_sensor("drone") == ClaySensor("drone-v2", ("red",), 1.0, {"red": 650.0, "nir": 0.84}, nodata=-1)
+        assert sensor_of_platform("drone-v2") == "drone"
+        assert stored_nodata("drone", ["red", "nir"]) == (-1, -1)
+        assert sensors.find("drone").staged_bands == ("red", "ok")
+        sensors.register(SensorProfile("drone", (BandSpec("ok"),), mine.quality))
+        with pytest.raises(ValueError, match=r"sensor 'drone' for Clay are unknown; known sensors are sentinel-2-l2a.*assets="):
+            clay_sensor("drone")
+    finally:
+        sensors.unregister("drone")
+
+
+def test_data_bands_are_those_of_every_variant() -> None:
+    assert sensors.find("landsat-c2-l2").data_bands == ("blue", "green", "red", "nir08", "swir16", "swir22")
+    assert sensors.find("landsat-c2-l1").data_bands == ("green", "red", "nir08")
+
+
+def test_an_archive_does_not_depend_on_models_and_processors() -> None:
+    """Archives keep a hash of a profile's repr: fields that do not change an index are not in it."""
+    plain = SensorProfile("drone", (BandSpec("red"),))
+    clay = ClaySensor("drone", ("red",), 1.0)
+    full = replace(plain, bands=(BandSpec("red", wavelength=0.65),), clay=clay, staged=("red",), stored_ratio=(0.5, "measured"))
+    assert repr(full) == repr(plain)
+    assert full != plain
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profiles_name_bands_that_they_have(name: str) -> None:
+    profile = sensors.find(name)
+    held = {band.name for band in profile.bands}
+    assert set(profile.staged_bands) | set(profile.data_bands) | set(clay_sensor(name).bands) <= held
+    assert not profile.quality or set(profile.staged_bands) & set(profile.quality_bands)
+    assert all(0.4 < band.wavelength < 3 for band in profile.bands if band.wavelength is not None)

@@ -111,18 +111,18 @@ def test_over_http(shared_data: Path, tmp_path: Path) -> None:
     [
         ([], "no items: an empty list"),
         ({"type": "FeatureCollection", "features": []}, "no items: a FeatureCollection"),
-        ({"type": "Collection", "id": "s2", "links": []}, "a STAC Collection ('s2'), which is no STAC item"),
-        ({"type": "Feature", "id": "f", "geometry": None, "properties": {}}, "a Feature ('f'), which is no STAC item"),
+        ({"type": "Collection", "id": "s2", "links": []}, "a STAC Collection ('s2'), which is not a STAC item"),
+        ({"type": "Feature", "id": "f", "geometry": None, "properties": {}}, "a Feature ('f'), which is not a STAC item"),
         ({"a": 1}, "a dict with keys ['a']"),
         ([{"type": "FeatureCollection", "features": [7]}], "int '7'"),
-        (7, "int '7' is no STAC item"),
+        (7, "int '7' is not a STAC item"),
         (b"x", "bytes"),
         ([None], "NoneType"),
-        ("/nowhere/item.json", "no file '/nowhere/item.json'"),
+        ("/nowhere/item.json", "file '/nowhere/item.json' does not exist"),
     ],
 )
 def test_what_is_no_item(value: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=r"pass|come as") as caught:
+    with pytest.raises(ValueError, match="pass") as caught:
         list(plain_items(value))
     assert words in str(caught.value)
 
@@ -142,7 +142,7 @@ def test_files_that_hold_no_items(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match="no stac-geoparquet: it has no column id and no assets"):
+    with pytest.raises(ValueError, match="not a stac-geoparquet file: it has no column id and no assets"):
         list(plain_items(tmp_path / "other.parquet"))
 
 
@@ -154,14 +154,14 @@ def test_what_can_not_be_read_is_named(tmp_path: Path, name: str) -> None:
         with pytest.raises(OSError, match=rf"can't read '{url}': .*connect"):
             list(plain_items(url))
     (tmp_path / name).write_bytes(b"hello")
-    with pytest.raises(ValueError, match=rf"{name}' is (not JSON|no Parquet file): "):
+    with pytest.raises(ValueError, match=rf"{name}' is not (JSON|a Parquet file): "):
         list(plain_items(tmp_path / name))
 
 
 def test_pystac_objects_that_are_no_items() -> None:
     import pystac
 
-    with pytest.raises(ValueError, match=r"Catalog \('c'\) is no item; pass its items: catalog.get_items\(\)"):
+    with pytest.raises(ValueError, match=r"Catalog \('c'\) is not an item; pass its items: catalog.get_items\(\)"):
         list(plain_items(pystac.Catalog("c", "d")))
 
 

@@ -42,15 +42,15 @@ KEYS = {"key": "reader", "secret": "hidden"}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"endpoint": "127.0.0.1:9000"}, "endpoint='127.0.0.1:9000' is no URL of a server"),
-        ({"endpoint": "http://"}, "is no URL of a server"),
+        ({"endpoint": "127.0.0.1:9000"}, "endpoint='127.0.0.1:9000' is not the URL of a server"),
+        ({"endpoint": "http://"}, "is not the URL of a server"),
         ({"key": "reader"}, "a key without a secret"),
         ({"secret": "hidden"}, "a secret without a key"),
         ({"profile": "work", **KEYS}, "profile='work' and a key"),
-        ({"unsigned": True, **KEYS}, "unsigned requests bear no key"),
-        ({"unsigned": True, "profile": "work"}, "unsigned requests bear no profile"),
-        ({"unsigned": True, "requester_pays": True}, "unsigned requests bear no requester_pays"),
-        ({"signer": "planetary computer"}, "signer='planetary computer' is not known"),
+        ({"unsigned": True, **KEYS}, "unsigned requests are anonymous and can't use key;"),
+        ({"unsigned": True, "profile": "work"}, "unsigned requests are anonymous and can't use profile;"),
+        ({"unsigned": True, "requester_pays": True}, "unsigned requests are anonymous and can't use requester_pays;"),
+        ({"signer": "planetary computer"}, "signer='planetary computer' is unknown"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
@@ -260,7 +260,7 @@ def test_headers_are_read_from_signed_hrefs(shared_data: Path) -> None:
 
 
 def test_a_signer_must_give_an_href() -> None:
-    with pytest.raises(ValueError, match="gave None for 'a'"):
+    with pytest.raises(ValueError, match="returned None for 'a'"):
         StorageOptions(signer=lambda href: None).sign("a")  # type: ignore[arg-type, return-value]
 
 

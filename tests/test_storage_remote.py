@@ -93,7 +93,8 @@ def test_a_store_here_and_in_a_worker(storage: StorageOptions) -> None:
     store.remove("index/claim")
     store.remove("index/claim")
     assert not store.exists("index/claim")
-    store.remove_folder("index")
+    for entry in store.entries("index"):
+        store.remove(entry.name)
     assert list(store.entries()) == []
 
 

@@ -146,8 +146,8 @@ def test_ids_always_say_synthetic(tmp_path: Path) -> None:
     [
         ({"shape": (101, 100)}, r"both even and at least 64, got \(101, 100\)"),
         ({"shape": (32, 256)}, "at least 64"),
-        ({"clouds": 1.5}, "clouds is a part of the scene, from 0 to 1, got 1.5"),
-        ({"snow": -0.1}, "snow is a part of the scene"),
+        ({"clouds": 1.5}, "clouds must be a part of the scene, from 0 to 1, got 1.5"),
+        ({"snow": -0.1}, "snow must be a part of the scene"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict, message: str) -> None:
@@ -188,8 +188,8 @@ def test_synthetic_stack_paints_a_scene() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either arrays"),
-        ({"shape": (64, 64), "red": np.zeros((64, 64))}, "give either arrays"),
+        ({}, "pass either arrays"),
+        ({"shape": (64, 64), "red": np.zeros((64, 64))}, "pass either arrays"),
         ({"red": np.zeros((4, 4)), "scl": np.zeros((4, 5))}, "arrays of one shape"),
         ({"red": np.zeros(4)}, "arrays of one shape"),
     ],

@@ -1,4 +1,4 @@
-"""Quality rules: which values or bit fields of a product's quality band stand for which class.
+"""Quality rules: the classes that values or bit fields of a product's quality band stand for.
 
 Every rule gives one code per pixel, a `QualityClass`. Where several classes apply to a pixel, the lowest code wins.
 

@@ -43,6 +43,18 @@ class ChipTable:
     """The chips of an index with their reader; made by `open_table`.
 
     A table is accepted wherever an index is. It pickles, and ``len(table)`` is the number of chips.
+
+    Examples
+    --------
+    >>> import tempfile, xchip.testing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     index = xchip.index_items(xchip.testing.write_scene(folder, shape=(256, 256)), size=128).compute()
+    ...     print(xchip.open_table(index, "red"))
+    <xchip.ChipTable>
+        chips:       4 of 128 x 128 pixels (y, x)
+        items:       1
+        bands:       red (uint16)
+        sensors:     sentinel-2-l2a
     """
 
     rows: ChipRows

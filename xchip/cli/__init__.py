@@ -1,6 +1,7 @@
 """The command line: options and environment variables, and one library call behind each command.
 
-Libraries are imported inside the commands, so that ``xchip --help`` is as quick as ``import xchip``.
+A command is loaded when it is used, and libraries are imported inside the commands: ``xchip --help`` is as quick as
+``import xchip``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from xchip.cli import archive, demo, export, index, info, look, processors, sample_places, select, series, stats, versions
 from xchip.cli.options import Commands
 
 
@@ -28,16 +28,6 @@ def main(debug: bool) -> None:
     Exit status: 0 if all is well, 1 for an error, 2 for wrong usage, 3 if items failed or problems were found, 130 if
     interrupted.
     """
-
-
-main.add_section("Start", demo.demo, info.info, index.index, versions.versions)
-main.add_section("Archives and indexes", archive.status, archive.verify, archive.merge)
-main.add_section("Pictures", look.plot, look.preview)
-main.add_section("Choose chips", select.sample, select.split, select.audit, series.series)
-main.add_section("Chips out", export.prechip, export.export, stats.stats)
-main.add_section(
-    "From a data source to an archive", *processors.commands(), sample_places.sample_places, sample_places.linz_surveys
-)
 
 
 def script() -> None:

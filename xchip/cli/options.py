@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from xchip.cli.examples import EXAMPLES
+from xchip.cli.commands import ENTRIES, SECTIONS
 
 if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
@@ -37,29 +39,36 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Commands(click.Group):
-    """Lists commands in sections; shows a user's mistakes as one line each, while our own keep their traceback."""
+    """Load commands when they are used, and list them in sections.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.sections: dict[str, list[click.Command]] = {}
+    A user's mistake is shown as one line; a mistake of xchip keeps its traceback.
+    """
 
-    def add_section(self, title: str, *commands: click.Command) -> None:
-        """Add commands, which the help lists under this title and in this order."""
-        self.sections[title] = list(commands)
-        for command in commands:
-            if example := EXAMPLES.get(command.name or ""):
-                command.epilog = f"\b\nExample:\n  {example}"  # \b: the line is not broken
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list({**ENTRIES, **self.commands})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = ENTRIES.get(cmd_name)
+        if entry is not None and cmd_name not in self.commands:
+            module = importlib.import_module(f"xchip.cli.{entry.module}")
+            command: click.Command = getattr(module, cmd_name.replace("-", "_"), None) or module.command_named(cmd_name)
+            command.epilog = f"\b\nExample:\n  {entry.example}"  # \b: the line is not broken
             self.add_command(command)
+        return self.commands.get(cmd_name)
+
+    def load_all(self) -> dict[str, click.Command]:
+        """All commands by name."""
+        ctx = click.Context(self)
+        return {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        widest = max(len(name) for name in self.commands)
-        listed = {command.name for commands in self.sections.values() for command in commands}
-        rest = [command for name, command in self.commands.items() if name not in listed]
-        for title, commands in (self.sections | ({"More": rest} if rest else {})).items():
+        widest = max(map(len, ENTRIES))
+        sections = {title: {name: entry.summary for name, entry in entries.items()} for title, entries in SECTIONS.items()}
+        more = {name: command.get_short_help_str(1000) for name, command in self.commands.items() if name not in ENTRIES}
+        for title, summaries in (sections | ({"More": more} if more else {})).items():
             with formatter.section(title):
-                # The first sentence of each, however long: it goes on in the next line.
-                rows = [((command.name or "").ljust(widest), command.get_short_help_str(1000)) for command in commands]
-                formatter.write_dl(rows)
+                # The whole first sentence, which may go on in the next line.
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in summaries.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -69,7 +78,7 @@ class Commands(click.Group):
         except (ValueError, OSError, ImportError) as error:
             if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _nobody_reads(error)):
                 raise  # click ends quietly where a command such as head has read enough
-            raise click.ClickException(one_line(error)) from error
+            raise click.ClickException(self._in_flags(ctx, one_line(error))) from error
         except Exception as error:
             if ctx.params["debug"] or not _is_of_a_client(error):
                 raise
@@ -77,6 +86,45 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+
+    def _in_flags(self, ctx: click.Context, message: str) -> str:
+        """The message of a library function, with the flags of the command in place of keywords."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        return message if command is None else in_flags(message, command)
+
+
+def in_flags(message: str, command: click.Command) -> str:
+    """Replace keywords in a message by the flags of a command: ``harmonize=True`` becomes ``--harmonize``.
+
+    Keywords that the command has no flag for stay as they are.
+
+    Examples
+    --------
+    >>> @click.command()
+    ... @click.option("--harmonize", is_flag=True)
+    ... @click.option("--max-nodata", type=float)
+    ... def export(harmonize, max_nodata): ...
+    >>> in_flags("pass harmonize=True or max_nodata=0.5; sensor= is given", export)
+    'pass --harmonize or --max-nodata 0.5; sensor= is given'
+    """
+    flags = {option.name: option for option in command.params if isinstance(option, click.Option)}
+
+    def flag(match: re.Match[str]) -> str:
+        option = flags.get(match["name"])
+        value = match["value"]
+        if option is None:
+            return match[0]
+        name = max(option.opts, key=len)
+        if option.is_flag:
+            names = {"True": name, "": name, "False": max(option.secondary_opts, key=len, default=f"no {name}")}
+            return names.get(value, match[0])
+        return name if not value else f"{name} {value.strip(chr(39) + chr(34))}"
+
+    return _KEYWORD.sub(flag, message)
+
+
+_KEYWORD = re.compile(r"(?<![\w.=&?-])(?P<name>[a-z][a-z_]*)=(?P<value>(?:'[^']*'|\"[^\"]*\"|[\w.]*\w)?)(?![\w(\[{=])")
+"""A keyword with a plain value, or without one, in a message."""
 
 
 @contextmanager

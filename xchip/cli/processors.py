@@ -212,8 +212,8 @@ def _pixels(recipe: Recipe, options: dict[str, Any]) -> StorageOptions:
     return replace(known, **given)
 
 
-def commands() -> list[click.Command]:
-    """A command for each recipe."""
-    from xchip.processors import NAMES, find
+def command_named(name: str) -> click.Command:
+    """The command of a recipe."""
+    from xchip.processors.registry import find
 
-    return [command_of(find(name)) for name in NAMES]
+    return command_of(find(name))

@@ -1,1 +1,1 @@
-"""Geometry, quality classes and reductions on arrays; opens no file and computes nothing."""
+"""Geometry, quality classes and reductions on arrays. The core opens no file and computes nothing."""

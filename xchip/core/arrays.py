@@ -1,4 +1,4 @@
-"""Arrays as scenes: what an xarray object says of its pixels, its items and its quality."""
+"""Read pixel grids, items and nodata values from xarray objects."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from xchip.core.grid import PixelGrid, proj_code
 from xchip.core.quality import NodataRule, QualityRule
 
 SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
-"""(y, x) dimension names that are understood, in the order in which they are looked for."""
+"""Accepted (y, x) dimension names, in the order of the search."""
 
 MASK = "nodata_mask"
-"""Attribute of a coordinate that is the mask of files, 0 where they have no data, as `xchip.stack` leaves it."""
+"""Attribute that marks a coordinate of `xchip.stack` as the mask of the files: 0 where they have no data."""
 
 Xarray = xr.Dataset | xr.DataArray
 
 
 @dataclass(frozen=True)
 class ArrayScene:
-    """The pixels that one time step of an array has of one item."""
+    """The pixels of one item in one time step of an array."""
 
     pixels: PixelGrid
-    """The item's pixels, as far as the array holds them."""
+    """The part of the item's pixels that the array holds."""
     time: int | None
     """Position along ``time``; None for an array without it."""
     row: int
@@ -35,21 +35,21 @@ class ArrayScene:
     column: int
     """First column on the array."""
     item_id: str
-    """The item's id; "" where the array does not say."""
+    """The item's id; "" where unknown."""
     collection: str | None
-    """Its collection."""
+    """The item's collection."""
     item_href: str | None
-    """Where its JSON is."""
+    """Location of the item's JSON."""
     sensor: str | None
-    """Name of the sensor's profile."""
+    """Name of the sensor's profile; None where unknown."""
     datetime: np.datetime64
     """UTC; NaT where unknown."""
     boa_offset: float | None = None
-    """Of Sentinel-2 reflectances, as `xchip.stack` left it: NaN where undecided; None where it is so for all time steps."""
+    """Offset of Sentinel-2 reflectances as `xchip.stack` records it: NaN where undecided; None if undecided for all steps."""
 
 
 def as_dataset(obj: Xarray) -> xr.Dataset:
-    """A Dataset with dims (..., y, x), north up: y falls and x rises. A ``band`` dimension becomes variables.
+    """Return a Dataset with dims (..., y, x), north up: y falls and x rises. A ``band`` dimension becomes variables.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def as_dataset(obj: Xarray) -> xr.Dataset:
             # Bands without names are numbered from 1, as GDAL does.
             names = obj["band"].values if "band" in obj.coords else range(1, obj.sizes["band"] + 1)
             ds = obj.assign_coords(band=[str(name) for name in names]).to_dataset("band")
-            for band in ds.data_vars.values():  # what the array says of its nodata holds for each band
+            for band in ds.data_vars.values():  # the array's nodata value holds for each band
                 band.attrs, band.encoding = dict(obj.attrs), dict(obj.encoding)
         else:
             ds = obj.to_dataset(name=obj.name or "data")
@@ -83,25 +83,25 @@ def _spatial_dims(ds: xr.Dataset) -> tuple[str, str]:
                 if name not in ds.coords or ds[name].ndim != 1:
                     raise ValueError(
                         f"dimension {name!r} has no one-dimensional coordinate of pixel centres, so the pixel grid is not known; "
-                        "a rotated or GCP-only raster has to be warped first (for example with rio.reproject)"
+                        "warp a rotated or GCP-only raster first (for example with rio.reproject)"
                     )
             return y, x
     raise ValueError(f"no spatial dimensions: looked for {SPATIAL_DIMS}, the array has {tuple(ds.dims)}")
 
 
 def pixel_grid(ds: xr.Dataset) -> PixelGrid:
-    """The pixel lattice of a Dataset that `as_dataset` made.
+    """Return the pixel lattice of a Dataset in the form that `as_dataset` returns.
 
     Raises
     ------
     ValueError
-        Without a CRS, or where coordinates are not evenly spaced.
+        If the array has no CRS, or the coordinates are not evenly spaced.
     """
     return PixelGrid.from_centres(y=ds["y"].values, x=ds["x"].values, crs=crs_of(ds))
 
 
 def crs_of(ds: xr.Dataset) -> str:
-    """The array's CRS as proj_code text."""
+    """Return the array's CRS in the form of `proj_code`."""
     import rioxarray  # noqa: F401  registers .rio
 
     crs = ds.rio.crs
@@ -123,10 +123,10 @@ def _code_of_wkt(wkt: str) -> str:
 
 
 def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]:
-    """The items of an array: one for each time step, or one for an array without ``time``.
+    """Return the items of an array: one for each time step, or one for an array without ``time``.
 
-    ``item_id`` names the item of an array without ids. A stack of items of different extents gives each item's own part,
-    by the coordinates ``item_left``, ``item_bottom``, ``item_right`` and ``item_top`` that `xchip.stack` leaves.
+    ``item_id`` names the item of an array without ids. If items have different extents, each gets its own part of the array, by
+    the coordinates ``item_left``, ``item_bottom``, ``item_right`` and ``item_top`` that `xchip.stack` writes.
     """
     whole = pixel_grid(ds)
     steps: list[int | None] = list(range(ds.sizes["time"])) if "time" in ds.dims else [None]
@@ -137,8 +137,8 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
     labels = _labels(ds)
     scenes = []
     for step in steps:
-        here = {name: values[()] if values.ndim == 0 else values[step] for name, values in labels.items()}
-        pixels, row, column = _own_part(whole, [here.get(name) for name in _EXTENT])
+        values = {name: array[()] if array.ndim == 0 else array[step] for name, array in labels.items()}
+        pixels, row, column = _part_within(whole, [float(values[name]) for name in _EXTENT if name in values])
         if pixels is None:
             continue
         scenes.append(
@@ -147,12 +147,12 @@ def array_scenes(ds: xr.Dataset, item_id: str | None = None) -> list[ArrayScene]
                 step,
                 row,
                 column,
-                item_id=item_id if item_id is not None else _text(here.get("item_id")) or _text(here.get("id")) or "",
-                collection=_text(here.get("collection")),
-                item_href=_text(here.get("item_href")),
-                sensor=_text(here.get("sensor")) or _text(ds.attrs.get("sensor")),
-                datetime=_datetime(here.get("time")),
-                boa_offset=float(here["boa_offset"]) if "boa_offset" in here else None,
+                item_id=item_id if item_id is not None else _text(values.get("item_id")) or _text(values.get("id")) or "",
+                collection=_text(values.get("collection")),
+                item_href=_text(values.get("item_href")),
+                sensor=_text(values.get("sensor")) or _text(ds.attrs.get("sensor")),
+                datetime=_datetime(values.get("time")),
+                boa_offset=float(values["boa_offset"]) if "boa_offset" in values else None,
             )
         )
     return scenes
@@ -162,21 +162,21 @@ _EXTENT = ("item_left", "item_bottom", "item_right", "item_top")
 
 
 def _labels(ds: xr.Dataset) -> dict[str, np.ndarray]:
-    """What the array says of its time steps: NumPy arrays, one value a step or one for all."""
+    """Coordinates that describe the items: NumPy arrays of one value per time step, or one for all."""
     names = ("item_id", "id", "collection", "item_href", "sensor", "time", "boa_offset", *_EXTENT)
-    found = {name: ds.coords[name] for name in names if name in ds.coords and ds.coords[name].dims in ((), ("time",))}
-    # ds.chunk() makes these coordinates lazy, short as they are.
-    labels = {name: np.asarray(coord.compute(scheduler="sync").values) for name, coord in found.items()}
+    coords = {name: ds.coords[name] for name in names if name in ds.coords and ds.coords[name].dims in ((), ("time",))}
+    # ds.chunk() makes even these short coordinates lazy.
+    labels = {name: np.asarray(coord.compute(scheduler="sync").values) for name, coord in coords.items()}
     if "boa_offset" in labels and np.isnan(labels["boa_offset"]).all():
         del labels["boa_offset"]
     return labels
 
 
-def _own_part(whole: PixelGrid, edges: Sequence[Any]) -> tuple[PixelGrid | None, int, int]:
-    """The part of ``whole`` within (left, bottom, right, top), its first row and column; None where there is none."""
-    if any(edge is None for edge in edges):
+def _part_within(whole: PixelGrid, edges: Sequence[float]) -> tuple[PixelGrid | None, int, int]:
+    """The part of ``whole`` within (left, bottom, right, top), its first row and column; None if no pixel lies within."""
+    if len(edges) < len(_EXTENT):
         return whole, 0, 0
-    left, bottom, right, top = (float(edge) for edge in edges)
+    left, bottom, right, top = edges
     (res_y, res_x), (height, width) = whole.res, whole.shape
     first_column = max(0, round((left - whole.transform[2]) / res_x))
     last_column = min(width, round((right - whole.transform[2]) / res_x))
@@ -186,37 +186,37 @@ def _own_part(whole: PixelGrid, edges: Sequence[Any]) -> tuple[PixelGrid | None,
         return None, 0, 0
     if (first_row, first_column, last_row, last_column) == (0, 0, height, width):
         return whole, 0, 0
-    own = whole.window(row_off=first_row, col_off=first_column, height=last_row - first_row, width=last_column - first_column)
-    return own, first_row, first_column
+    part = whole.window(row_off=first_row, col_off=first_column, height=last_row - first_row, width=last_column - first_column)
+    return part, first_row, first_column
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return str(value) if isinstance(value, str) and value else None
 
 
-def _datetime(value: Any) -> np.datetime64:
+def _datetime(value: object) -> np.datetime64:
     return value.astype("datetime64[us]") if isinstance(value, np.datetime64) else np.datetime64("NaT", "us")
 
 
 def nodata_of(array: xr.DataArray) -> float | None:
-    """The value that means "no data" in an array; None where none is declared, or one that no pixel of its dtype can have."""
+    """Return the value that means "no data"; None if none is declared, or if the array's dtype can't hold it."""
     import rioxarray  # noqa: F401  registers .rio
 
     try:
         nodata = array.rio.nodata
-    except (OverflowError, ValueError):  # rioxarray converts it to the dtype, in which it has no place
+    except (OverflowError, ValueError):  # rioxarray converts it to the dtype, which can't hold it
         return None
     if nodata is None:
         nodata = array.rio.encoded_nodata
-    # Floats can't tell the largest 64-bit integers.
+    # Floats can't hold the largest 64-bit integers.
     return None if nodata is None else int(nodata) if array.dtype.kind in "iub" else float(nodata)
 
 
 def fill_of(array: xr.DataArray) -> Any:
-    """What fills pixels outside of an array: its nodata value, or 0, in its dtype."""
+    """Return the value for pixels outside of an array: its nodata value, or 0, in its dtype."""
     nodata = nodata_of(array)
     return array.dtype.type(0 if nodata is None else nodata)
 
 
 Quality = str | QualityRule | NodataRule | xr.DataArray | None
-"""What ``quality=`` may be: a band's name, a rule, a boolean DataArray (True = nodata) or one of `QualityClass` codes."""
+"""Values of ``quality=``: a band's name, a rule, a boolean DataArray (True = nodata) or a DataArray of `QualityClass` codes."""

@@ -1,8 +1,7 @@
-"""The inner loop: how many pixels of each quality class lie in each cell of a block.
+"""Count the pixels of each quality class in the cells of a block.
 
 A cell is a rectangle between neighbouring cuts of a block. Counting works on one row of cells at a time, so that masks
-stay in the processor's cache, with whole-array comparisons on bytes; sums run down columns in bytes, 255 rows at most,
-before anything wider is needed.
+stay in the processor's cache. It compares whole arrays of bytes, and sums down columns in bytes, at most 255 rows at a time.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ class Test:
 
     @property
     def cost(self) -> int:
-        """Passes over the block that it takes."""
+        """Number of passes over the block."""
         return 1 if self.kind == "range" and (self.low == self.high or self.low == 0 or self.high == 255) else 2
 
     def apply(self, block: np.ndarray, mask: np.ndarray, scratch: np.ndarray) -> None:
-        """Write whether each byte of ``block`` passes into the bool array ``mask``."""
+        """Write to the bool array ``mask`` whether each byte of ``block`` passes the test."""
         if self.kind == "bits":
             np.bitwise_and(block, np.uint8(self.low), out=scratch)
             np.not_equal(scratch, 0, out=mask)
@@ -53,12 +52,12 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Counts one class, or all classes up to it."""
+    """Tests that count one class, or all classes up to it."""
 
     cls: QualityClass
     tests: tuple[Test, ...]
     cumulative: bool
-    """Whether the tests find the classes before ``cls`` too."""
+    """Whether the tests also find the classes before ``cls``."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,14 @@ class ClassCounter:
 
     steps: tuple[Step, ...]
     rest: QualityClass
-    """The class that no step counts: what is left."""
+    """The class of the remaining pixels, which no step counts."""
     table: np.ndarray | None = None
-    """Lookup table that is applied first, where comparisons on the values themselves would be many or wide."""
+    """Lookup table to apply first, where comparisons of the values themselves would be many or wide."""
     narrow: bool = False
     """Whether only the low byte of each value matters."""
 
     def prepare(self, block: np.ndarray) -> np.ndarray:
-        """The bytes that the steps compare, for a 2-D block of values."""
+        """Return the bytes that the steps compare, for a 2-D block of values."""
         if self.table is not None:
             return np.take(self.table, unsigned(block))
         if self.narrow:
@@ -84,7 +83,7 @@ class ClassCounter:
 
 @lru_cache(maxsize=64)
 def compile_rule(rule: QualityRule, dtype: np.dtype) -> ClassCounter:
-    """A counter for integer values of at most 16 bits."""
+    """Return a counter for integer values of at most 16 bits."""
     table = lookup_table(rule, dtype)
     if dtype.itemsize == 1:
         return _compile(table)
@@ -95,29 +94,28 @@ def compile_rule(rule: QualityRule, dtype: np.dtype) -> ClassCounter:
     return ClassCounter(codes.steps, codes.rest, table=table)
 
 
-# A table for arrays that hold classes already; numbers that are no class count as CLEAR, like other illegal codes.
+# A table for arrays of classes; numbers that are not a class count as CLEAR, like other illegal codes.
 CODES = np.full(256, CLEAR, np.uint8)
 CODES[:N_CLASSES] = np.arange(N_CLASSES)
 
 
 @lru_cache(maxsize=1)
 def code_counter() -> ClassCounter:
-    """A counter for arrays of `QualityClass` codes (uint8)."""
+    """Return a counter for arrays of `QualityClass` codes (uint8)."""
     return _compile(CODES)
 
 
 def _compile(table: np.ndarray, *, narrow: bool = False) -> ClassCounter:
     """The cheapest steps for a table of 256 classes.
 
-    Each class is found either by itself or together with all before it, whichever takes fewer passes; the class that
-    would take the most is left for the rest.
+    Each class is counted either alone or together with all classes before it, with the fewer passes. The last is the rest.
     """
     present = [cls for cls in QualityClass if (table == cls).any()]
     steps = []
     for cls in present:
         alone, upto = _tests(table == cls), _tests(table <= cls)
         steps.append(Step(cls, upto, True) if _cost(upto) < _cost(alone) else Step(cls, alone, False))
-    # Only the last class may be left out where others count cumulatively.
+    # Only the last class can be the rest, because steps may be cumulative.
     last = steps.pop()
     return ClassCounter(tuple(steps), last.cls, narrow=narrow)
 
@@ -137,13 +135,13 @@ def _cost(tests: Iterable[Test]) -> int:
 
 
 class Scratch:
-    """Memory for `count_classes` that stays from block to block: to ask the system for it anew takes as long as to count."""
+    """Memory that `count_classes` reuses from block to block: allocating it takes as long as counting."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
     def planes(self, rows: int, width: int) -> np.ndarray:
-        """Three planes: uint8 (3, rows, width)."""
+        """Return three planes: uint8 (3, rows, width)."""
         size = 3 * rows * width
         if self._memory.size < size:
             self._memory = np.empty(size, np.uint8)
@@ -153,7 +151,7 @@ class Scratch:
 def count_classes(
     block: np.ndarray, counter: ClassCounter, rows: np.ndarray, columns: np.ndarray, scratch: Scratch | None = None
 ) -> np.ndarray:
-    """Pixels of each class in each cell of a 2-D block.
+    """Count the pixels of each class in each cell of a 2-D block.
 
     Parameters
     ----------
@@ -162,7 +160,7 @@ def count_classes(
     rows, columns
         Cuts: increasing pixel positions, the first 0 and the last the block's height or width.
     scratch
-        Memory to work in, for callers with several blocks; not to be shared between threads.
+        Working memory, for callers with several blocks. Threads must not share it.
 
     Returns
     -------
@@ -170,11 +168,11 @@ def count_classes(
         int64, (7 classes, len(rows) - 1, len(columns) - 1).
     """
     width, steps = block.shape[1], counter.steps
-    # Each step finds a class, or all up to it; what it finds is taken apart at the end.
-    found = np.zeros((len(steps), len(rows) - 1, len(columns) - 1), np.int64)
+    # Each step counts one class, or all classes up to it; `_by_class` takes the sums apart.
+    counts = np.zeros((len(steps), len(rows) - 1, len(columns) - 1), np.int64)
     most = min(MAX_ROWS, int(np.diff(rows).max()))
-    mask, other, spare = (scratch or Scratch()).planes(most, width)
-    mask, other = mask.view(np.bool_), other.view(np.bool_)
+    mask, passed, spare = (scratch or Scratch()).planes(most, width)
+    mask, passed = mask.view(np.bool_), passed.view(np.bool_)
     column_sums = np.empty((len(steps), width), np.uint8)
     for row, (start, stop) in enumerate(pairwise(rows.tolist())):
         for first, last in pairwise(_parts(start, stop)):
@@ -183,23 +181,23 @@ def count_classes(
             for step, sums in zip(steps, column_sums, strict=True):
                 step.tests[0].apply(part, mask[:n], spare[:n])
                 for test in step.tests[1:]:
-                    test.apply(part, other[:n], spare[:n])
-                    np.logical_or(mask[:n], other[:n], out=mask[:n])
+                    test.apply(part, passed[:n], spare[:n])
+                    np.logical_or(mask[:n], passed[:n], out=mask[:n])
                 np.add.reduce(mask[:n].view(np.uint8), axis=0, dtype=np.uint8, out=sums)
             if steps:
-                found[:, row] += np.add.reduceat(column_sums, columns[:-1], axis=1, dtype=np.int64)
-    return _by_class(found, counter, np.diff(rows)[:, None] * np.diff(columns))
+                counts[:, row] += np.add.reduceat(column_sums, columns[:-1], axis=1, dtype=np.int64)
+    return _by_class(counts, counter, np.diff(rows)[:, None] * np.diff(columns))
 
 
-def _by_class(found: np.ndarray, counter: ClassCounter, areas: np.ndarray) -> np.ndarray:
-    """Counts (7, rows, columns) from what each step found (step, rows, columns) in cells of ``areas`` pixels."""
+def _by_class(step_counts: np.ndarray, counter: ClassCounter, areas: np.ndarray) -> np.ndarray:
+    """Counts (7, rows, columns) from the counts of the steps (step, rows, columns) in cells of ``areas`` pixels."""
     counts = np.zeros((N_CLASSES, *areas.shape), np.int64)
     rest = areas.copy()
-    for step, own in zip(counter.steps, found, strict=True):
+    for step, count in zip(counter.steps, step_counts, strict=True):
         if step.cumulative:
-            own = own - (areas - rest)  # without what the steps before have found
-        counts[step.cls] = own
-        rest -= own
+            count = count - (areas - rest)  # without the pixels of the steps before
+        counts[step.cls] = count
+        rest -= count
     counts[counter.rest] = rest
     return counts
 

@@ -1,6 +1,6 @@
-"""Deprecation: an old name or argument works for some releases, and warns at the line of the caller what to use instead.
+"""Deprecation: an old name or argument works for some releases, and warns at the line of the caller.
 
-A test compares every ``removed_in`` of the package with the current version: what is due for removal makes it fail.
+A test compares every ``removed_in`` of the package with the current version, and fails if a removal is due.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def warn_deprecated(name: str, *, instead: str, since: str, removed_in: str) -> 
     Parameters
     ----------
     name
-        What is deprecated, as users write it.
+        The deprecated name, as users write it.
     instead
-        What to use in its place.
+        The name to use in its place.
     since, removed_in
         The version that deprecates it, and the version that removes it.
 
@@ -80,7 +80,7 @@ def deprecated(*, instead: str, since: str, removed_in: str) -> Callable[[Callab
 
 
 def renamed_argument(old: str, new: str, *, since: str, removed_in: str) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
-    """Decorate a function of which an argument has a new name: the old keyword works as before, and warns.
+    """Decorate a function with a renamed argument: the old keyword works as before, and warns.
 
     Parameters
     ----------

@@ -1,24 +1,27 @@
 """Footprints: the outlines of chips in longitude and latitude, for all chips of a grid at once.
 
-The lines of the grid are transformed once and gathered into rings. Only what needs more gets more: points along an
-edge where edges are curved, a cut at the antimeridian, and chips near a pole or at the limb of the map one by one.
+The lines of the grid are transformed once and gathered into rings. More work is done only where it is needed: points along curved
+edges, a cut at the antimeridian, and single chips near a pole or at the limb of the map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xchip.core.lonlat import TINY, Projection, cut, polygons, projection_of, unwrapped
 from xchip.core.poles import singular_footprint
 
-# An edge gets twice the points until it strays from the chip's true edge by less than this part of a chip.
+if TYPE_CHECKING:
+    import shapely
+
+# The points of an edge are doubled until it strays from the chip's true edge by less than this part of a chip.
 STRAY = 0.0025
 MOST_SEGMENTS = 64
-# Chips (along each axis) of which some are measured for how many points they need.
+# Chips along each axis of a block; a sample of a block's chips decides whether edges need more points.
 BLOCK = 64
 
 
@@ -35,7 +38,7 @@ class Rects:
 
     @classmethod
     def of(cls, *, x_bounds: tuple[np.ndarray, np.ndarray], y_bounds: tuple[np.ndarray, np.ndarray]) -> Rects:
-        """Rectangles between (left, right) of each column and (bottom, top) of each row."""
+        """Return the rectangles between (left, right) of each column and (bottom, top) of each row."""
         (left, right), (bottom, top) = x_bounds, y_bounds
         size = float((top - bottom).max(initial=0)), float((right - left).max(initial=0))
         return cls(left, right, bottom, top, size)
@@ -46,11 +49,11 @@ class Rects:
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) of all of them."""
+        """(left, bottom, right, top) of all rectangles."""
         return float(self.left.min()), float(self.bottom.min()), float(self.right.max()), float(self.top.max())
 
     def blocks(self) -> Iterator[tuple[tuple[slice, slice], Rects]]:
-        """Parts of at most BLOCK x BLOCK chips, and where they are."""
+        """Yield parts of at most BLOCK x BLOCK chips, with their (rows, columns)."""
         ny, nx = self.shape
         for i in range(0, ny, BLOCK):
             for j in range(0, nx, BLOCK):
@@ -60,23 +63,23 @@ class Rects:
 
 
 def footprints(rects: Rects, crs: str) -> np.ndarray:
-    """Outline of every chip in longitude and latitude (EPSG:4326).
+    """Return the outline of every chip in longitude and latitude (EPSG:4326).
 
-    Edges follow the chip's true edges within a quarter of a percent of a chip. A chip that crosses the antimeridian is
-    a MultiPolygon, cut there as RFC 7946 asks; one that holds a pole reaches latitude 90. A chip that lies off the
-    Earth (at the limb of a sinusoidal or geostationary map) is an empty Polygon; of one that lies partly off it, the
-    part on the Earth is kept, to about a sixteenth of a chip.
+    Edges follow the chip's true edges within a quarter of a percent of a chip. A chip that crosses the antimeridian is cut there
+    and becomes a MultiPolygon (RFC 7946); a chip that holds a pole reaches latitude 90. A chip that lies off the Earth (at the
+    limb of a sinusoidal or geostationary map) is an empty Polygon; a chip that lies partly off the Earth keeps the part on the
+    Earth, to about a sixteenth of a chip.
 
     Returns
     -------
     numpy.ndarray
-        Object array of valid shapely Polygons and MultiPolygons, one for each chip, row by row (chip_x fastest).
+        Object array of valid shapely Polygons and MultiPolygons, one per chip, row by row (chip_x fastest).
         Longitudes lie in [-180, 180]; exteriors run counterclockwise.
 
     Raises
     ------
     ValueError
-        If the CRS has no way to longitude and latitude: a local or an engineering CRS, or one of another planet.
+        If the CRS can't be transformed to longitude and latitude: a local or engineering CRS, or a CRS of another planet.
 
     Examples
     --------
@@ -92,7 +95,7 @@ def footprints(rects: Rects, crs: str) -> np.ndarray:
     return shapes.ravel()
 
 
-def cover(whole: Rects, crs: str, chips: Callable[[], np.ndarray]) -> Any:
+def cover(whole: Rects, crs: str, chips: Callable[[], np.ndarray]) -> shapely.Geometry:
     """Return a shapely geometry that holds the scene and the footprint of every chip.
 
     Parameters
@@ -109,12 +112,12 @@ def cover(whole: Rects, crs: str, chips: Callable[[], np.ndarray]) -> Any:
     shape = footprints(whole, crs)[0]
     projection = projection_of(crs)
     if projection.turn is None and _reaches_limb(projection, whole):
-        # The cells of a whole scene are too coarse to hold those of a chip; a union rounds its corners.
+        # The limb cells of a whole scene are too coarse to hold those of a chip; a union rounds its corners.
         shape, margin = shapely.union_all([shape, *chips()]), 1000 * TINY
     elif shape.is_empty:
         return shape
     else:
-        # Edges stray from the true ones by STRAY of the scene here, and by STRAY of a chip there.
+        # These edges stray from the true ones by STRAY of the scene, those of the chips by STRAY of a chip.
         bounds = shapely.bounds(shapely.get_parts(shape))
         width, height = (bounds[:, 2] - bounds[:, 0]).sum(), bounds[:, 3].max() - bounds[:, 1].min()
         margin = 2 * STRAY * max(width, height)
@@ -132,8 +135,8 @@ def _straight(projection: Projection, rects: Rects) -> np.ndarray:
     x, at_x = _lines(rects.left, right)
     y, at_y = _lines(bottom, top)
     corners = projection.lonlat(*np.meshgrid(x, y))
-    # Longitudes of the transformer are wrapped, those of the map go on; and right at a pole, where another datum has its
-    # pole elsewhere, only the map has a use for them.
+    # The transformer wraps longitudes, the map does not; and at a pole, which lies elsewhere on another datum, only the map's
+    # longitudes are useful.
     lon = (x - x0) / degree
     shift = (corners[..., 0] - lon + 180) % 360 - 180
     corners[..., 0] = lon + np.where(np.abs(shift) < 0.01, shift, 0)
@@ -141,9 +144,9 @@ def _straight(projection: Projection, rects: Rects) -> np.ndarray:
         corners[y == limit, :, 1] = lat
     iy, ix = np.broadcast_to((top > bottom)[:, None], rects.shape).nonzero()
     rings = _corner_rings(corners, at_x, at_y, iy, ix)
-    known = np.isfinite(rings).all(axis=(1, 2))  # PROJ gives up after some turns round the Earth
+    finite = np.isfinite(rings).all(axis=(1, 2))  # PROJ gives up after some turns round the Earth
     shapes = np.full(rects.shape, shapely.Polygon(), object)
-    shapes[iy[known], ix[known]] = polygons(rings[known])
+    shapes[iy[finite], ix[finite]] = polygons(rings[finite])
     return shapes
 
 
@@ -159,9 +162,9 @@ def _curved(projection: Projection, rects: Rects) -> np.ndarray:
             singular |= _near(block, pole)
         plain = ~singular
         if limb:
-            seen = _on_earth(projection, block)
-            some, every = seen.any(axis=-1), seen.all(axis=-1)
-            singular, plain = some & (singular | ~every), plain & every
+            points = _on_earth(projection, block)
+            partly, wholly = points.any(axis=-1), points.all(axis=-1)
+            singular, plain = partly & (singular | ~wholly), plain & wholly
         part = shapes[place]
         if plain.any():
             iy, ix = plain.nonzero()
@@ -178,9 +181,9 @@ _Sides = tuple[np.ndarray, np.ndarray]
 
 
 def _lines(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, _Sides]:
-    """The unique lines of a grid along one axis, and which of them bound each chip (low, high)."""
-    lines, at = np.unique(np.concatenate([low, high]), return_inverse=True)
-    return lines, (at[: len(low)], at[len(low) :])
+    """The unique lines of a grid along one axis, and the numbers of the lines that bound each chip (low, high)."""
+    lines, positions = np.unique(np.concatenate([low, high]), return_inverse=True)
+    return lines, (positions[: len(low)], positions[len(low) :])
 
 
 def _rings(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> np.ndarray:
@@ -217,14 +220,14 @@ def _edge_points(rects: Rects, iy: np.ndarray, ix: np.ndarray, segments: int) ->
 
 
 def _segments(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarray) -> np.ndarray:
-    """How many straight segments each edge needs, of the chips in rows ``iy`` and columns ``ix``: int (chip,)."""
+    """Number of straight segments that each edge of the chips in rows ``iy`` and columns ``ix`` needs: int (chip,)."""
     segments = np.ones(len(iy), int)
-    # The chips at the corners, those nearest to a pole, and some in between that fall on no common column.
+    # A sample: the chips at the corners, those nearest to a pole, and others in between that share no column.
     picks = [(iy + ix).argmin(), (iy + ix).argmax(), (iy - ix).argmin(), (iy - ix).argmax()]
     picks += [np.hypot(rects.left[ix] - x, rects.top[iy] - y).argmin() for x, y in projection.poles]
     spread = (np.arange(12) * 0.6180339887 % 1 * len(iy)).astype(int)
-    some = np.unique(np.concatenate([picks, spread]))
-    if (_stray(projection, rects, iy[some], ix[some], 1) <= STRAY).all():
+    sample = np.unique(np.concatenate([picks, spread]))
+    if (_stray(projection, rects, iy[sample], ix[sample], 1) <= STRAY).all():
         return segments
     curved, count = np.arange(len(iy)), 1
     while curved.size and count < MOST_SEGMENTS:
@@ -235,7 +238,7 @@ def _segments(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarr
 
 
 def _stray(projection: Projection, rects: Rects, iy: np.ndarray, ix: np.ndarray, segments: int) -> np.ndarray:
-    """How far edges of straight segments stray from the true ones, in parts of a full chip: float64 (chip,)."""
+    """Distance of edges of straight segments from the true edges, in parts of a full chip: float64 (chip,)."""
     x, y = _edge_points(rects, iy, ix, segments)
     back_x, back_y = projection.xy(_middles(projection.lonlat(x, y)))
     height, width = rects.size
@@ -252,7 +255,7 @@ def _middles(lonlat: np.ndarray) -> np.ndarray:
 
 
 def _near(rects: Rects, pole: tuple[float, float]) -> np.ndarray:
-    """Which chips hold a pole or lie within a chip's length of it: bool (chip_y, chip_x)."""
+    """Whether each chip holds a pole or lies within a chip's length of it: bool (chip_y, chip_x)."""
     (height, width), (x, y) = rects.size, pole
     in_x = (rects.left - width <= x) & (x <= rects.right + width)
     in_y = (rects.bottom - height <= y) & (y <= rects.top + height)
@@ -260,13 +263,13 @@ def _near(rects: Rects, pole: tuple[float, float]) -> np.ndarray:
 
 
 def _reaches_limb(projection: Projection, rects: Rects) -> bool:
-    """Whether some of the chips lie off the Earth, from a coarse sample."""
+    """Whether any chip lies off the Earth, by a coarse sample of points."""
     left, bottom, right, top = rects.bounds
     height, width = rects.size
     x, y = np.linspace(left, right, 9), np.linspace(bottom, top, 9)
     for pole_x, pole_y in projection.poles:
         if left - width <= pole_x <= right + width and bottom - height <= pole_y <= top + height:
-            # A conic map has a gap that begins at the pole.
+            # A conic map has a gap from the pole on.
             x = np.append(x, np.clip(pole_x + np.array([-width, 0, width]), left, right))
             y = np.append(y, np.clip(pole_y + np.array([-height, 0, height]), bottom, top))
     across, up = np.meshgrid(x, y)
@@ -279,5 +282,5 @@ def _on_earth(projection: Projection, rects: Rects) -> np.ndarray:
     x = rects.left[:, None] + t * (rects.right - rects.left)[:, None]
     y = rects.bottom[:, None] + t * (rects.top - rects.bottom)[:, None]
     across, up = np.meshgrid(x.ravel(), y.ravel())
-    seen = projection.on_earth(across, up, rects.size).reshape(*y.shape, *x.shape)
-    return seen.swapaxes(1, 2).reshape(*rects.shape, -1)
+    points = projection.on_earth(across, up, rects.size).reshape(*y.shape, *x.shape)
+    return points.swapaxes(1, 2).reshape(*rects.shape, -1)

@@ -1,4 +1,4 @@
-"""Geometry: the chips that a scene is cut into. No pixel is read here."""
+"""The grid of chips of a scene: geometry only, no pixel is read."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from xchip.core.lattice import LATTICE_TOLERANCE, Alignment, AxisMap, PixelGrid,
 
 if TYPE_CHECKING:
     import pyproj
+    import shapely
 
 __all__ = [
     "LATTICE_TOLERANCE",
@@ -44,7 +45,7 @@ Size: TypeAlias = "Pair | ChipGrid"
 
 
 class GridOptions(TypedDict, total=False):
-    """Keywords that say, beside the size, how a scene is cut into chips; see `ChipGrid`."""
+    """Keywords of a grid of chips besides the size; see `ChipGrid`."""
 
     stride: Pair | None
     edge: Edge
@@ -60,7 +61,7 @@ class Chip:
     chip_index_x: int
     """Position to the right in the grid."""
     row_off: int
-    """First row on the scene's grid; outside of it only under ``edge="pad"``."""
+    """First row on the scene's grid; outside the grid only with ``edge="pad"``."""
     col_off: int
     """First column on the scene's grid."""
     height: int
@@ -80,7 +81,7 @@ class ChipGrid:
     Raises
     ------
     ValueError
-        For a size or stride below one pixel, an unknown ``edge`` or ``anchor``, and ``edge="shift"`` with
+        If the size or stride is below one pixel, ``edge`` or ``anchor`` is unknown, or ``edge="shift"`` is combined with
         ``anchor="crs"`` (a shifted chip would leave the common cells).
 
     Examples
@@ -97,12 +98,12 @@ class ChipGrid:
     """The scene's pixel lattice."""
     size: tuple[int, int]
     """(height, width) of a chip, in pixels; an int makes a square."""
-    stride: tuple[int, int] = None  # type: ignore[assignment]  # __post_init__ puts size in its place
-    """(y, x) pixels between the first pixels of neighbours; ``size`` unless given."""
+    stride: tuple[int, int] = None  # type: ignore[assignment]  # __post_init__ replaces None by size
+    """(y, x) pixels between the first pixels of neighbours; None: ``size``."""
     edge: Edge = "drop"
-    """What happens at the border: "drop", "pad", "shift" or "partial"."""
+    """Rule for chips at the border: "drop", "pad", "shift" or "partial"."""
     anchor: Anchor = "origin"
-    """Where chips begin: at the scene's upper left pixel ("origin") or at the CRS's origin ("crs")."""
+    """Where the chips begin: at the scene's upper left pixel ("origin") or at the CRS's origin ("crs")."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _pair(self.size, "size"))
@@ -116,27 +117,27 @@ class ChipGrid:
 
     @property
     def options(self) -> dict[str, Any]:
-        """size, stride, edge and anchor: what makes the same grid on another scene."""
+        """size, stride, edge and anchor, which make the same grid on another scene."""
         return {"size": self.size, "stride": self.stride, "edge": self.edge, "anchor": self.anchor}
 
     def on(self, pixels: PixelGrid) -> ChipGrid:
-        """The same rules on another scene."""
+        """Return a grid with the same options on another scene."""
         return ChipGrid(pixels, **self.options)
 
     @property
     def phase(self) -> tuple[float, float]:
-        """(y, x): the lattice's own offset from the CRS's origin, in [0, resolution), CRS units; y counts downwards."""
+        """(y, x): offset of the lattice from the CRS's origin, in [0, resolution), CRS units; y counts downwards."""
         (res_y, res_x), (_, _, left, _, _, top) = self.pixels.res, self.pixels.transform
         return _phase(-top, res_y), _phase(left, res_x)
 
     @cached_property
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(chip_index_y, row_off, height), int64 arrays, one value a row of chips."""
+        """(chip_index_y, row_off, height), int64 arrays, one value per row of chips."""
         return self._axis(0)
 
     @cached_property
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(chip_index_x, col_off, width), int64 arrays, one value a column of chips."""
+        """(chip_index_x, col_off, width), int64 arrays, one value per column of chips."""
         return self._axis(1)
 
     def _axis(self, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,7 +153,7 @@ class ChipGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(chip_y, chip_x): how many rows and columns of chips."""
+        """(chip_y, chip_x): number of rows and columns of chips."""
         return len(self.rows[0]), len(self.columns[0])
 
     def __len__(self) -> int:
@@ -163,12 +164,12 @@ class ChipGrid:
         return (self.chip(chip_y=y, chip_x=x) for y in range(ny) for x in range(nx))
 
     def chip(self, *, chip_y: int, chip_x: int) -> Chip:
-        """The chip in row ``chip_y`` and column ``chip_x`` of the grid; negative numbers count from the end.
+        """Return the chip in row ``chip_y`` and column ``chip_x`` of the grid; negative numbers count from the end.
 
         Raises
         ------
         IndexError
-            Outside the grid.
+            If the chip is outside the grid.
         """
         chip_y, chip_x = operator.index(chip_y), operator.index(chip_x)
         ny, nx = self.shape
@@ -193,11 +194,11 @@ class ChipGrid:
         return self.pixels.y_edges(off + height), self.pixels.y_edges(off)
 
     def footprints(self) -> np.ndarray:
-        """Outline of each chip in longitude and latitude (EPSG:4326), in the order of iteration: shapely geometries, (chips,)."""
+        """Return the outline of each chip in longitude and latitude (EPSG:4326), in the order of iteration: shapely, (chips,)."""
         return footprints(Rects.of(x_bounds=self.x_bounds, y_bounds=self.y_bounds), self.pixels.crs)
 
-    def outline(self) -> Any:
-        """A little more than the scene with all its chips, in longitude and latitude: a shapely Polygon or MultiPolygon.
+    def outline(self) -> shapely.Geometry:
+        """Return a shape that covers the scene and all its chips, in longitude and latitude: a Polygon or MultiPolygon.
 
         Examples
         --------
@@ -214,7 +215,7 @@ class ChipGrid:
 
     @property
     def extent(self) -> PixelGrid:
-        """The pixels that are in the scene or in a chip; more than the scene only under ``edge="pad"``."""
+        """The pixels of the scene and of all chips; more than the scene only with ``edge="pad"``."""
         spans = []
         for n, (_, offset, length) in zip(self.pixels.shape, (self.rows, self.columns), strict=True):
             spans.append((min([0, *offset.tolist()]), max([n, *(offset + length).tolist()])))
@@ -225,25 +226,25 @@ class ChipGrid:
 def chip_grid(
     pixels: PixelGrid, size: Size = 256, *, stride: Pair | None = None, edge: Edge = "drop", anchor: Anchor = "origin"
 ) -> ChipGrid:
-    """A `ChipGrid` from what callers pass as ``size``: pixels, (height, width), or a ChipGrid, which is taken as it is.
+    """Return the `ChipGrid` for ``size``: a number of pixels, (height, width), or a ChipGrid, which is returned unchanged.
 
     Raises
     ------
     ValueError
-        If ``size`` is a ChipGrid of another shape than ``pixels``, or comes with other grid options.
+        If ``size`` is a ChipGrid of another shape than ``pixels``, or is combined with other grid options.
     """
     if not isinstance(size, ChipGrid):
         pair = _pair(size, "size")
         return ChipGrid(pixels, pair, pair if stride is None else _pair(stride, "stride"), edge, anchor)
     if (stride, edge, anchor) != (None, "drop", "origin"):
-        raise ValueError("size is a ChipGrid, which has its own stride, edge and anchor; give one or the other")
+        raise ValueError("size is a ChipGrid, which has its own stride, edge and anchor; pass either a ChipGrid or options")
     if size.pixels.shape != pixels.shape:
         raise ValueError(f"the ChipGrid is for {size.pixels.shape} pixels (height, width), the array has {pixels.shape}")
     return size
 
 
-def outline(pixels: PixelGrid) -> Any:
-    """Outline of a whole scene: the footprint of its one chip, a shapely Polygon or MultiPolygon.
+def outline(pixels: PixelGrid) -> shapely.Geometry:
+    """Return the outline of a whole scene in longitude and latitude: a Polygon or MultiPolygon.
 
     Examples
     --------
@@ -253,10 +254,9 @@ def outline(pixels: PixelGrid) -> Any:
     return ChipGrid(pixels, pixels.shape).footprints()[0]
 
 
-def _pair(value: Any, name: str) -> tuple[int, int]:
+def _pair(value: Pair, name: str) -> tuple[int, int]:
     try:
-        pair = (value, value) if np.ndim(value) == 0 else value
-        height, width = (operator.index(length) for length in pair)
+        height, width = map(operator.index, (value, value) if np.ndim(value) == 0 else value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a whole number of pixels or (height, width), got {value!r}") from None
     if height < 1 or width < 1:
@@ -271,7 +271,7 @@ def _phase(offset: float, resolution: float) -> float:
 
 def _cut(n: int, size: int, stride: int, edge: Edge, *, first: int, lead: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(index, offset, length) of the chips along one axis of ``n`` pixels; chip ``first`` begins ``lead`` pixels before it."""
-    # The last chip that can count is the first that reaches the border, and it must begin inside.
+    # The last possible chip is the first that reaches the border, and it must begin inside.
     last = max(0, -(-(n + lead - size) // stride))
     position = np.arange(last + 1)
     start = position * stride - lead
@@ -287,6 +287,6 @@ def _cut(n: int, size: int, stride: int, edge: Edge, *, first: int, lead: int) -
 
 
 def proj_code(crs: pyproj.CRS) -> str:
-    """``"EPSG:32720"`` (any authority) where the CRS equals a registered one, else WKT2."""
+    """Return ``"EPSG:32720"`` (any authority) if the CRS equals a registered one, else WKT2."""
     authority = crs.to_authority(min_confidence=100)
     return ":".join(authority) if authority else crs.to_wkt("WKT2_2019")

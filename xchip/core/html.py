@@ -1,29 +1,32 @@
-"""HTML of grids and reports for notebooks: a table and a drawing, without scripts."""
+"""HTML of grids and reports for notebooks: tables and a drawing, without scripts."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from xchip.core.lattice import PixelGrid
 
-# Sides of the drawing, in screen pixels.
+if TYPE_CHECKING:
+    import pyproj
+
+# Longest and shortest side of the drawing, in screen pixels.
 LONGEST, SHORTEST = 220, 16
-# Rows and columns of chips that can still be told apart at that size; of more, only some of the lines are drawn.
+# Up to this many rows and columns, single chips are visible at that size; beyond, at most MOST_LINES lines are drawn.
 MOST_CHIPS = 18
 MOST_LINES = 40
-# Letters of a value in a table that stays on one line.
+# Longest value of a table that stays on one line, in letters.
 UNBROKEN = 24
-# What stands to the right in a table, where a column has nothing else: a number with or without a unit, or a dash for none.
+# A number with or without a unit, or a dash for no value. Columns of such values are aligned to the right.
 NUMBER = re.compile(r"-|[<~]?-?[\d,]+(\.\d+)?(e[+-]?\d+)?\+?( ?(%|[a-z]{1,3}))?")
 
 
 class Grid(Protocol):
-    """The attributes of a `ChipGrid` that are shown."""
+    """The attributes of a `ChipGrid` that the HTML shows."""
 
     @property
     def pixels(self) -> PixelGrid: ...
@@ -49,7 +52,7 @@ Table = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 def grid_html(grid: Grid) -> str:
-    """A `ChipGrid` as HTML: its options, and its chips on the scene. All text is escaped.
+    """Return a `ChipGrid` as HTML: its options, and its chips on the scene. All text is escaped.
 
     Examples
     --------
@@ -61,8 +64,8 @@ def grid_html(grid: Grid) -> str:
     return accessor_html("xchip.ChipGrid", [*_chip_rows(grid), *pixel_rows(grid.pixels)], grid)
 
 
-# Text has the colour of the page, by the names that JupyterLab and VS Code give it, else as it is inherited: no theme is
-# taken for granted, so that text can be read in a light one and in a dark one. Nothing paints a background.
+# Text has the colour of the page, by the variables of JupyterLab and VS Code or by inheritance, and no background: so it is
+# readable in light and dark themes.
 _BLOCK = (
     "color:var(--jp-content-font-color1,var(--vscode-editor-foreground,inherit));display:flex;flex-wrap:wrap;gap:24px;"
     "align-items:flex-start;font-size:13px;line-height:1.4"
@@ -73,16 +76,16 @@ _CELL = "text-align:left;vertical-align:top;overflow-wrap:anywhere"
 
 
 def accessor_html(title: str, rows: Rows, grid: Grid | None = None, tables: Iterable[Table] = ()) -> str:
-    """A title and rows of (name, value) as HTML. All text is escaped.
+    """Return a title and rows of (name, value) as HTML. All text is escaped.
 
     Parameters
     ----------
     title, rows
-        What is shown.
+        Heading, and the table below it.
     grid
-        Drawn beside the rows.
+        A grid to draw beside the rows.
     tables
-        (names of columns, rows of as many values) of each: shown below. Columns of numbers are aligned to the right.
+        (names of columns, rows of values) of each further table, shown below. Columns of numbers are aligned to the right.
 
     Examples
     --------
@@ -129,7 +132,7 @@ def _chip_rows(grid: Grid) -> list[tuple[str, object]]:
 
 
 def pixel_rows(pixels: PixelGrid) -> list[tuple[str, object]]:
-    """(name, value) of what is shown of a pixel grid."""
+    """Return (name, value) of the properties of a pixel grid."""
     return [
         ("scene", f"{times(pixels.shape)} pixels (height x width)"),
         ("pixel size", f"{times(pixels.res)} {unit_of(pixels.crs)}"),
@@ -138,8 +141,8 @@ def pixel_rows(pixels: PixelGrid) -> list[tuple[str, object]]:
     ]
 
 
-def unit_of(crs: Any) -> str:
-    """Unit of a CRS's first axis, "m" and "°" where it is one of these; "CRS units" where PROJ does not know the CRS.
+def unit_of(crs: str | pyproj.CRS) -> str:
+    """Return the unit of a CRS's first axis, short for metres and degrees; "CRS units" if PROJ does not know the CRS.
 
     Examples
     --------
@@ -158,19 +161,19 @@ def unit_of(crs: Any) -> str:
 
 
 def times(pair: tuple[float, float]) -> str:
-    """A pair as text, such as "256 x 256"."""
+    """Return a pair as text, such as "256 x 256"."""
     return " x ".join(f"{value:.12g}" for value in pair)
 
 
 def _crs_label(crs: str) -> str:
-    """The CRS's code, or the name that its WKT begins with."""
+    """The CRS's code, or the name at the start of its WKT."""
     name = re.match(r'\s*\w+\["([^"]*)"', crs)
     label = f"{name[1]} (no code)" if name else crs
     return label if len(label) <= 80 else f"{label[:79]}…"
 
 
 def _drawing(grid: Grid) -> str:
-    """The scene and its chips as inline SVG: at most some hundred elements, however many chips there are."""
+    """The scene and its chips as inline SVG, in at most a few hundred elements for any number of chips."""
     (_, rows, heights), (_, columns, widths) = grid.rows, grid.columns
     (height, width), (res_y, res_x) = grid.pixels.shape, grid.pixels.res
     top, left = min([0, *rows.tolist()]), min([0, *columns.tolist()])

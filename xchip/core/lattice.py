@@ -1,4 +1,4 @@
-"""Geometry: the pixel lattice of a raster, and how two of them lie on each other."""
+"""The pixel lattice of a raster, and the alignment of two lattices."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Two lattices are one if, over a whole scene, they drift apart by less than this part of a pixel. Published transforms
+# Two lattices are the same if they drift apart by less than this part of a pixel over a whole scene. Published transforms
 # are rounded at about the ninth digit, and float32 coordinates at the seventh.
 LATTICE_TOLERANCE = 0.01
-# What GDAL can count, and an index's columns hold.
+# The limit of GDAL and of the columns of an index.
 MOST_PIXELS = 2**31 - 1
 
 
@@ -26,7 +26,7 @@ class PixelGrid:
     """
 
     crs: str
-    """``"EPSG:32720"``, or WKT2 where the CRS has no code."""
+    """``"EPSG:32720"``, or WKT2 if the CRS has no code."""
     transform: tuple[float, float, float, float, float, float]
     """(a, b, c, d, e, f): x = a * column + c, y = e * row + f, of pixel corners; a > 0, e < 0, b = d = 0."""
     shape: tuple[int, int]
@@ -41,9 +41,9 @@ class PixelGrid:
                 "warp the raster first"
             )
         if height < 1 or width < 1:
-            raise ValueError(f"a pixel grid has at least one row and one column, got shape {self.shape}")
+            raise ValueError(f"a pixel grid must have at least one row and one column, got shape {self.shape}")
         if max(height, width) > MOST_PIXELS:
-            raise ValueError(f"a pixel grid has at most {MOST_PIXELS} rows and columns, got shape {self.shape}")
+            raise ValueError(f"a pixel grid must have at most {MOST_PIXELS} rows and columns, got shape {self.shape}")
         for start, size, n in ((c, a, width), (f, e, height)):
             if not math.ulp(max(abs(start), abs(start + size * n))) < LATTICE_TOLERANCE * abs(size):  # True for infinite ends
                 raise ValueError(
@@ -55,12 +55,12 @@ class PixelGrid:
 
     @classmethod
     def from_centres(cls, *, y: np.ndarray, x: np.ndarray, crs: str) -> PixelGrid:
-        """The lattice whose pixel centres are ``y`` and ``x`` (1-D, evenly spaced, in either direction).
+        """Return the lattice whose pixel centres are ``y`` and ``x`` (1-D, evenly spaced, in either direction).
 
         Raises
         ------
         ValueError
-            If a coordinate holds NaN, is not evenly spaced, or has a single value (its pixel size can't be told).
+            If a coordinate holds NaN, is not evenly spaced, or has a single value, which gives no pixel size.
         """
         res_x, left, _ = _axis_of_centres(np.asarray(x), "x")
         res_y, _, top = _axis_of_centres(np.asarray(y), "y")
@@ -79,15 +79,15 @@ class PixelGrid:
         return float(x[0]), float(y[1]), float(x[1]), float(y[0])
 
     def x_edges(self, columns: np.ndarray) -> np.ndarray:
-        """x of the left edges of ``columns``; rounded to a millionth of a pixel, so that 0.1 + 0.2 is 0.3."""
+        """Return x of the left edges of ``columns``, rounded to a millionth of a pixel, so that 0.1 + 0.2 is 0.3."""
         return np.round(self.transform[2] + np.asarray(columns) * self.transform[0], _decimals(self.transform[0]))
 
     def y_edges(self, rows: np.ndarray) -> np.ndarray:
-        """y of the upper edges of ``rows``."""
+        """Return y of the upper edges of ``rows``, rounded likewise."""
         return np.round(self.transform[5] + np.asarray(rows) * self.transform[4], _decimals(self.transform[4]))
 
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """(y, x): float64 pixel centres, y downwards."""
+        """Return (y, x): float64 pixel centres, y downwards."""
         height, width = self.shape
         return (
             self.transform[5] + (np.arange(height) + 0.5) * self.transform[4],
@@ -95,13 +95,13 @@ class PixelGrid:
         )
 
     def window(self, *, row_off: int, col_off: int, height: int, width: int) -> PixelGrid:
-        """The part of the lattice that begins at (row_off, col_off); it may reach outside."""
+        """Return the part of the lattice that begins at (row_off, col_off); it may reach outside."""
         x, y = self.x_edges(np.array(col_off)), self.y_edges(np.array(row_off))
         a, _, _, _, e, _ = self.transform
         return PixelGrid(self.crs, (a, 0.0, float(x), 0.0, e, float(y)), (height, width))
 
     def offset_of(self, other: PixelGrid) -> tuple[int, int] | None:
-        """(row, column) of ``other``'s first pixel on this lattice, or None where the two are not one lattice."""
+        """Return (row, column) of ``other``'s first pixel on this lattice, or None if the lattices differ."""
         relation = alignment(source=other, target=self)
         if self.crs != other.crs or relation is None or (relation.y.factor, relation.x.factor) != (1, 1):
             return None
@@ -125,18 +125,16 @@ def _axis_of_centres(centres: np.ndarray, name: str) -> tuple[float, float, floa
     if not np.isfinite(centres).all():
         raise ValueError(f"coordinate {name!r} holds NaN or infinite values; pixel centres must be finite")
     if centres.size == 1:
-        raise ValueError(
-            f"coordinate {name!r} has a single value, so the size of a pixel can't be told; keep at least two pixels"
-        )
+        raise ValueError(f"coordinate {name!r} has a single value, so the pixel size is unknown; keep at least two pixels")
     step = (centres[-1] - centres[0]) / (centres.size - 1)
     strays = centres - (centres[0] + step * np.arange(centres.size))
     if step == 0 or np.abs(strays).max() > tolerance * abs(step):
         hint = " (float32 may be too coarse for it: try float64)" if single else ""
         raise ValueError(f"coordinate {name!r} is not evenly spaced; chips need a regular pixel grid{hint}")
     if single:
-        # The first centre alone may be off by some hundredths of a pixel, all together are not.
+        # The first centre may be off by some hundredths of a pixel, the mean of all is not.
         centres = centres + strays.mean()
-    # Centres carry rounding errors of about a billionth of a pixel: a short number that is as near is the one that was meant.
+    # Centres carry rounding errors of about a billionth of a pixel: a short number that is as near is the true pixel size.
     rounded = float(f"{step:.12g}")
     if abs(rounded - step) * centres.size < 1e-9 * abs(step):
         step = rounded
@@ -152,14 +150,14 @@ class AxisMap:
 
     ``factor`` >= 1: a source pixel is that many target pixels long, and source pixel 0 begins at target pixel ``offset``.
     ``factor`` < 0: a target pixel is ``-factor`` source pixels long, and target pixel 0 begins at source pixel
-    ``-offset``; the source pixel at its centre is taken (the one after it, where the centre lies between two).
+    ``-offset``; the source pixel at its centre counts (the later one, if the centre lies between two).
     """
 
     factor: int
     offset: int
 
     def source_index(self, target: np.ndarray) -> np.ndarray:
-        """Source pixel of each target pixel; may be negative or past the source's end."""
+        """Return the source pixel of each target pixel; may be negative or past the source's end."""
         if self.factor >= 1:
             return (np.asarray(target) - self.offset) // self.factor
         return np.asarray(target) * -self.factor - self.offset + -self.factor // 2
@@ -167,16 +165,16 @@ class AxisMap:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the pixels of two lattices that line up lie on each other: an `AxisMap` for y and one for x."""
+    """How two lattices that line up lie on each other: an `AxisMap` for y and one for x."""
 
     y: AxisMap
     x: AxisMap
 
 
 def alignment(*, source: PixelGrid, target: PixelGrid) -> Alignment | None:
-    """How ``source`` pixels lie under ``target`` pixels; None where the sizes have no integer ratio or the edges differ.
+    """Return how ``source`` pixels lie under ``target`` pixels; None if the sizes have no integer ratio or the edges differ.
 
-    The CRSs are the caller's to compare.
+    The caller compares the CRSs.
     """
     maps = []
     for axis, edge in ((0, 5), (1, 2)):

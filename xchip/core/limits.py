@@ -1,11 +1,11 @@
-"""Validate numbers that callers pass: limits on fractions, integers and threads."""
+"""Validate numbers in arguments: limits on fractions, integers and threads."""
 
 from __future__ import annotations
 
 import operator
 import os
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from xchip.core.options import check_options
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which chips an index keeps; fractions in [0, 1]. A chip without valid pixels fails each limit but ``max_nodata``."""
+    """Limits for chips of an index: fractions in [0, 1]. A chip without valid pixels passes no limit except ``max_nodata``."""
 
     max_nodata: float | None = None
     """Largest nodata_fraction."""
@@ -39,12 +39,12 @@ class Limits:
                 raise ValueError(f"{name} is a fraction from 0 to 1, got {value!r}")
 
     def keep(self, fractions: np.ndarray) -> np.ndarray:
-        """Which of ``fractions`` (7, chips) pass: bool (chips,)."""
+        """Return which of ``fractions`` (7, chips) pass: bool (chips,)."""
         kept = np.ones(fractions.shape[1], bool)
         for position, name in enumerate(self.__slots__[:-1]):
-            most = getattr(self, name)
-            if most is not None:
-                kept &= fractions[position] <= most  # False for NaN
+            largest = getattr(self, name)
+            if largest is not None:
+                kept &= fractions[position] <= largest  # False for NaN
         if self.min_clear is not None:
             kept &= fractions[-1] >= self.min_clear
         return kept
@@ -63,11 +63,11 @@ class LimitOptions(TypedDict, total=False):
 
 
 class IndexOptions(GridOptions, LimitOptions, total=False):
-    """Keywords that say how scenes are cut into chips, and which chips an index keeps."""
+    """Keywords of the grid of chips and of the limits of an index."""
 
 
 def grid_and_limits(function: str, options: IndexOptions) -> tuple[GridOptions, Limits]:
-    """Split keywords into those of a grid and those of `Limits`.
+    """Split keywords into grid options and `Limits`.
 
     Raises
     ------
@@ -88,13 +88,13 @@ REMOTE_THREADS = 16
 """Reader threads for remote files."""
 
 
-def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+def check_whole(name: str, value: object, least: int = 1, most: int | None = None) -> None:
     """Raise unless ``value`` is an integer from ``least`` to ``most``.
 
     Raises
     ------
     ValueError
-        If it is not; the message says what ``name`` may be.
+        If it is not; the message names the allowed values of ``name``.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) 
     ValueError: buffer is a whole number from 1 on, got 0.5
     """
     try:
-        number = operator.index(value)
+        number = operator.index(value)  # type: ignore[arg-type]  # any other type raises TypeError
     except TypeError:
         number = least - 1
     if number < least or (most is not None and number > most):
@@ -111,7 +111,7 @@ def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def reading_threads(threads: int | None, *, remote: bool) -> int:
-    """Number of reader threads: ``threads``, or else one per core, `REMOTE_THREADS` for remote files."""
+    """Return the number of reader threads: ``threads``, or else one per core, `REMOTE_THREADS` for remote files."""
     if threads is not None:
         return threads
     return REMOTE_THREADS if remote else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""To longitude and latitude: which points are on the Earth, where the poles are, and shapes cut at longitude 180."""
+"""Transform to longitude and latitude: points on the Earth, poles, and shapes cut at longitude 180."""
 
 from __future__ import annotations
 
@@ -6,64 +6,71 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import geopandas
     import pyproj
+    import shapely
+    from numpy.typing import ArrayLike
 
-# A point is off the Earth if it does not come back from longitude and latitude to within this part of a chip.
+    Layer = TypeVar("Layer", geopandas.GeoDataFrame, geopandas.GeoSeries)
+
+# A point is off the Earth if the way to longitude and latitude and back misses it by more than this part of a chip.
 RETURN = 0.01
-# The same in CRS units, for tiny chips: PROJ's series are no better than some centimetres far from a map's centre.
+# The same in CRS units, for tiny chips: far from a map's centre PROJ's series are off by some centimetres.
 RETURN_UNITS = 0.1
-# Degrees: a tenth of a millimetre. Longitudes so near the antimeridian are on it, latitudes so near 90 are a pole.
+# Degrees: a tenth of a millimetre. Longitudes this close to the antimeridian are on it, latitudes this close to 90 are a pole.
 TINY = 1e-9
 
 
 def transformed(
     transformer: pyproj.Transformer, x: np.ndarray, y: np.ndarray, *, back: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What pyproj makes of points, or the way ``back``: arrays of their shape, infinite where there is no such point."""
-    direction: Any = "INVERSE" if back else "FORWARD"
+    """Transform points with pyproj, ``back`` for the inverse: arrays of the same shape, infinite where no point exists."""
+    from pyproj.enums import TransformDirection
+
+    direction = TransformDirection.INVERSE if back else TransformDirection.FORWARD
     if x.size != 1:
         return transformer.transform(x, y, direction=direction)
-    # pyproj takes an array of one number for that number, at which NumPy before 2.4 warns.
-    one = transformer.transform(x.item(), y.item(), direction=direction)
-    return np.full(x.shape, one[0]), np.full(x.shape, one[1])
+    # pyproj turns an array of one number into a scalar, and NumPy before 2.4 warns about it.
+    point = transformer.transform(x.item(), y.item(), direction=direction)
+    return np.full(x.shape, point[0]), np.full(x.shape, point[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A CRS, and what footprints need to know of it."""
+    """A CRS with its transformers and poles, for footprints."""
 
     transformer: pyproj.Transformer
     """From the CRS (x, y) to EPSG:4326 (lon, lat)."""
     unprojection: pyproj.Transformer
-    """From the CRS to longitude and latitude on its own datum: there and back without a choice of datum shifts."""
+    """From the CRS to longitude and latitude on its own datum: there and back without a datum shift."""
     identity: bool
     """Whether x and y are the longitude and latitude of EPSG:4326."""
     turn: tuple[float, float] | None
-    """(x of longitude 0, CRS units a degree) where x depends on longitude alone: geographic and cylindrical CRSs."""
+    """(x of longitude 0, CRS units per degree) if x depends on longitude alone: geographic and cylindrical CRSs; else None."""
     y_limits: tuple[float, float]
-    """y of the poles under such a CRS, infinite where the map has no end."""
+    """y of the south and the north pole in such a CRS, infinite where the map has no end."""
     poles: tuple[tuple[float, float], ...]
-    """(x, y) of the poles that are a point of the map."""
+    """(x, y) of each pole that is a point of the map."""
 
     def lonlat(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Longitudes and latitudes: float64 (..., 2), NaN off the Earth."""
+        """Return longitudes and latitudes: float64 (..., 2), NaN off the Earth."""
         lonlat = np.stack((x, y) if self.identity else transformed(self.transformer, x, y), axis=-1)
         lonlat[~np.isfinite(lonlat)] = np.nan
         return lonlat
 
     def xy(self, lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x and y of ``lonlat`` (..., 2); NaN where the CRS has no such point."""
+        """Return x and y of ``lonlat`` (..., 2); NaN where the CRS has no such point."""
         x, y = transformed(self.transformer, lonlat[..., 0], lonlat[..., 1], back=True)
         missing = ~(np.isfinite(x) & np.isfinite(y))
         return np.where(missing, np.nan, x), np.where(missing, np.nan, y)
 
     def on_earth(self, x: np.ndarray, y: np.ndarray, size: tuple[float, float]) -> np.ndarray:
-        """Whether each point is on the Earth. PROJ wraps some points past the limb, so the way back decides."""
+        """Return whether each point is on the Earth. PROJ wraps some points past the limb, so the way back decides."""
         back_x, back_y = transformed(self.unprojection, *transformed(self.unprojection, x, y), back=True)
         with np.errstate(invalid="ignore"):  # infinite: no such point
             off_x = np.abs(back_x - x) > max(RETURN * size[1], RETURN_UNITS)
@@ -73,12 +80,12 @@ class Projection:
 
 @lru_cache(maxsize=128)
 def projection_of(crs: str) -> Projection:
-    """The `Projection` of a CRS, any text that pyproj reads.
+    """Return the `Projection` of a CRS, any text that pyproj reads.
 
     Raises
     ------
     ValueError
-        If it has no way to EPSG:4326: a local or an engineering CRS, one of another planet, or no CRS at all.
+        If it can't be transformed to EPSG:4326: a local or engineering CRS, a CRS of another planet, or not a CRS.
     """
     import pyproj
 
@@ -89,18 +96,18 @@ def projection_of(crs: str) -> Projection:
     except pyproj.exceptions.ProjError as error:
         name = crs if len(crs) < 60 else f"{crs[:60]}..."
         raise ValueError(
-            f"CRS {name!r} has no way to longitude and latitude, so chips have no footprints ({error}); "
+            f"CRS {name!r} can't be transformed to longitude and latitude, so chips have no footprints ({error}); "
             "warp the scene to a CRS of the Earth"
         ) from error
 
-    def forward(lon: Any, lat: Any) -> tuple[np.ndarray, np.ndarray]:
+    def forward(lon: ArrayLike, lat: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         return transformed(transformer, np.asarray(lon, float), np.asarray(lat, float), back=True)
 
     identity = source.to_authority() == ("EPSG", "4326")
     return Projection(transformer, unprojection, identity, _turn(forward), *_poles(forward))
 
 
-Forward = Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]
+Forward: TypeAlias = "Callable[[ArrayLike, ArrayLike], tuple[np.ndarray, np.ndarray]]"
 
 
 def _turn(forward: Forward) -> tuple[float, float] | None:
@@ -108,10 +115,10 @@ def _turn(forward: Forward) -> tuple[float, float] | None:
     x, _ = forward(lon, lat)
     if not np.isfinite(x).all():
         return None
-    # The map may end between two of the longitudes, but not between all three.
+    # The map may end between two of the longitudes, but not between both pairs.
     first, second = x[1, 1] - x[1, 0], x[1, 2] - x[1, 1]
     degree = float(first if abs(first) < abs(second) else second)
-    # x of a geographic CRS with another datum depends on latitude too, by less than a thousandth of a degree.
+    # In a geographic CRS on another datum, x depends on latitude too, by less than a thousandth of a degree.
     return (float(x[1, 1]) - degree, degree) if np.ptp(x, axis=0).max() < 0.01 * abs(degree) else None
 
 
@@ -120,14 +127,14 @@ def _poles(forward: Forward) -> tuple[tuple[float, float], tuple[tuple[float, fl
     for lat in (-90.0, 90.0):
         x, y = forward([0.0, 90.0, 180.0, -90.0], [lat] * 4)
         limits.append(float(y[0]) if np.isfinite(y[0]) else math.copysign(math.inf, lat))
-        # A pole is a point where all meridians end in it, and a line in cylindrical and most conic maps.
+        # A pole is a point if all meridians end in it; in cylindrical and most conic maps it is a line.
         if np.isfinite(x).all() and np.ptp(x) < 1 and np.ptp(y) < 1:
             points.append((float(x[0]), float(y[0])))
     return (limits[0], limits[1]), tuple(points)
 
 
 def unwrapped(lon: np.ndarray) -> np.ndarray:
-    """Longitudes (..., point) that go on from point to point the shorter way; whole turns only, so that rings close."""
+    """Return longitudes (..., point) without jumps from point to point; only whole turns change, so that rings close."""
     turns = np.cumsum(np.round(np.diff(lon) / 360), axis=-1)
     lon = lon.copy()
     lon[..., 1:] -= 360 * turns
@@ -135,10 +142,10 @@ def unwrapped(lon: np.ndarray) -> np.ndarray:
 
 
 def polygons(rings: np.ndarray) -> np.ndarray:
-    """Valid polygons of closed rings (ring, point, 2) whose longitudes go on without jumps; cut at the antimeridian."""
+    """Return valid polygons of closed rings (ring, point, 2) whose longitudes have no jumps, cut at the antimeridian."""
     import shapely
 
-    # From the first corner: areas of tiny chips would drown in the rounding of large coordinates.
+    # Relative to the first corner: large coordinates would round away the areas of tiny chips.
     dx, dy = np.moveaxis(rings[:, 1:] - rings[:, :1], -1, 0)
     clockwise = (dx[:, :-1] * dy[:, 1:] - dx[:, 1:] * dy[:, :-1]).sum(axis=1) < 0
     if clockwise.any():
@@ -161,8 +168,8 @@ def polygons(rings: np.ndarray) -> np.ndarray:
     return shapes
 
 
-def cut(shape: Any) -> Any:
-    """``shape``, whose longitudes may be any number, as parts in [-180, 180] (RFC 7946, 3.1.9)."""
+def cut(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return ``shape``, which may have any longitudes, as parts in [-180, 180] (RFC 7946, 3.1.9)."""
     import shapely
 
     if shape.is_empty:
@@ -181,8 +188,8 @@ def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
     return np.column_stack([np.clip(points[:, 0] - degrees, -180, 180), points[:, 1]])
 
 
-def polygonal(shape: Any) -> Any:
-    """The polygons of any shape: one Polygon, or a MultiPolygon; lines and points that a cut left are dropped."""
+def polygonal(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of a shape: one Polygon, or a MultiPolygon. Lines and points that result from a cut are dropped."""
     import shapely
 
     parts = shapely.get_parts(shapely.get_parts(shape))
@@ -190,10 +197,10 @@ def polygonal(shape: Any) -> Any:
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(list(parts))
 
 
-def in_degrees(layer: Any) -> Any:
-    """A GeoDataFrame or GeoSeries in longitude and latitude; without a CRS it is taken to be.
+def in_degrees(layer: Layer) -> Layer:
+    """Return a GeoDataFrame or GeoSeries in longitude and latitude; a layer without a CRS is assumed to be so already.
 
-    What crosses the antimeridian, on the map that it comes from or by longitudes beyond 180, is cut there (RFC 7946, 3.1.9).
+    Shapes that cross the antimeridian, on their own map or by longitudes beyond 180, are cut there (RFC 7946, 3.1.9).
     """
     import geopandas
     import shapely
@@ -203,7 +210,7 @@ def in_degrees(layer: Any) -> Any:
     shapes = degrees.geometry.to_numpy().copy()
     if crs is not None and not crs.is_geographic:
         west, _, east, _ = shapely.bounds(shapes).T
-        torn = np.flatnonzero(east - west > 180)  # or as wide as that
+        torn = np.flatnonzero(east - west > 180)  # or really so wide
         left, bottom, right, top = shapely.bounds(layer.geometry.to_numpy()[torn]).T
         middles = geopandas.GeoSeries(shapely.points((left + right) / 2, (bottom + top) / 2), crs=crs).to_crs("EPSG:4326")
         for number, middle in zip(torn, middles.x, strict=True):
@@ -223,8 +230,8 @@ def _around(middle: float, points: np.ndarray) -> np.ndarray:
     return np.column_stack([points[:, 0] - 360 * np.round((points[:, 0] - middle) / 360), points[:, 1]])
 
 
-def centre_of(shape: Any) -> Any:
-    """The centroid of a shape in longitude and latitude, also of one that is cut at the antimeridian.
+def centre_of(shape: shapely.Geometry) -> shapely.Point:
+    """Return the centroid of a shape in longitude and latitude, also if the shape is cut at the antimeridian.
 
     Examples
     --------
@@ -237,15 +244,15 @@ def centre_of(shape: Any) -> Any:
     west, _, east, _ = shape.bounds
     if east - west <= 180:
         return shape.centroid
-    other = shapely.GeometryCollection([_moved(part, 360) if part.bounds[2] <= 0 else part for part in shapely.get_parts(shape)])
-    left, _, right, _ = other.bounds
+    joined = shapely.GeometryCollection([_moved(part, 360) if part.bounds[2] <= 0 else part for part in shapely.get_parts(shape)])
+    left, _, right, _ = joined.bounds
     if right - left >= east - west:
         return shape.centroid
-    centre = other.centroid
+    centre = joined.centroid
     return _moved(centre, -360) if centre.x > 180 else centre
 
 
-def _moved(shape: Any, degrees: float) -> Any:
+def _moved(shape: shapely.Geometry, degrees: float) -> shapely.Geometry:
     import shapely
 
     return shapely.transform(shape, lambda points: points + np.array([degrees, 0]))

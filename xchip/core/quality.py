@@ -1,4 +1,4 @@
-"""Pixel quality: one class a pixel for every product, and rules that say how to get there, as data."""
+"""Quality classes of pixels, and the rules that map the values of a quality band to them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 
 class QualityClass(IntEnum):
-    """What a pixel is. Where several apply, the lowest number wins.
+    """Class of a pixel. If several classes apply, the lowest number wins.
 
     Examples
     --------
-    >>> [f"{one.name} {one.value}" for one in QualityClass][:4]
+    >>> [f"{cls.name} {cls.value}" for cls in QualityClass][:4]
     ['NODATA 0', 'DEFECTIVE 1', 'CLOUD 2', 'SHADOW 3']
     """
 
@@ -39,15 +38,15 @@ class BitField:
     """A condition on a QA word: the ``length`` bits from ``offset`` on (0 = lowest) hold ``value``."""
 
     offset: int
-    """Lowest bit of the field, counted from the right."""
+    """Lowest bit of the field, counted from the right, from 0."""
     length: int
-    """Bits in the field."""
+    """Number of bits of the field."""
     value: int
-    """The number that the field must hold."""
+    """The required value of the field."""
 
     def __post_init__(self) -> None:
         if self.offset < 0 or self.length < 1 or not 0 <= self.value < 1 << self.length:
-            raise ValueError(f"a bit field needs offset >= 0, length >= 1 and a value of at most length bits, got {self}")
+            raise ValueError(f"a bit field needs offset >= 0, length >= 1 and a value that fits in length bits, got {self}")
 
     @property
     def mask(self) -> int:
@@ -56,23 +55,23 @@ class BitField:
 
     @property
     def word(self) -> int:
-        """The value at its place in the word."""
+        """The value, shifted to its place in the word."""
         return self.value << self.offset
 
 
 _WORD = 2**64 - 1
-"""The widest word that a pixel can be."""
+"""All bits of the widest word that a pixel can hold."""
 
 Condition = int | BitField
-"""A value of the band, or a bit field of it."""
+"""A value of the band, or one of its bit fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class QualityRule:
     """How the values of a quality band map to `QualityClass`.
 
-    Build one with `values` or `bits`. The first class in the order of `QualityClass` that has a matching condition is
-    the pixel's; a pixel that matches none, illegal codes too, gets ``default``.
+    Build a rule with `values` or `bits`. A pixel gets the first class, in the order of `QualityClass`, that has a matching
+    condition. A pixel without a match gets ``default``; illegal codes do too.
     """
 
     band: str
@@ -82,9 +81,9 @@ class QualityRule:
     default: QualityClass = CLEAR
     """Class of a pixel that matches no condition."""
     source: str = ""
-    """Where the table comes from: product guide and table."""
+    """Origin of the table: product guide and table."""
     ignored: tuple[str, ...] = ()
-    """Names of published classes that have no mapping and so count as CLEAR."""
+    """Names of published classes without a mapping, which count as CLEAR."""
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted((QualityClass(cls), tuple(conditions)) for cls, conditions in self.conditions))
@@ -92,7 +91,7 @@ class QualityRule:
 
     @property
     def mask(self) -> int:
-        """The bits that the bit fields look at."""
+        """All bits of the rule's bit fields."""
         word = 0
         for condition in self._all():
             if isinstance(condition, BitField):
@@ -101,31 +100,31 @@ class QualityRule:
 
     @property
     def has_values(self) -> bool:
-        """Whether a condition is on the whole value."""
+        """Whether any condition is on the whole value."""
         return any(not isinstance(condition, BitField) for condition in self._all())
 
     def _all(self) -> Iterable[Condition]:
         return (condition for _, conditions in self.conditions for condition in conditions)
 
     def classify(self, words: np.ndarray) -> np.ndarray:
-        """Class of each of ``words`` (integers), uint8, by the definition: slow, and what `table` is made with."""
+        """Return the class of each of ``words`` (integers), uint8, by the definition. Slow: `lookup_table` is made with it."""
         words = np.asarray(words)
         bits = unsigned(words).astype(np.uint64)
         codes = np.full(words.shape, self.default, np.uint8)
         for cls, conditions in reversed(self.conditions):
             for condition in conditions:
                 if not isinstance(condition, BitField):
-                    # In a signed dtype, a number such as 65535 is meant as its bits.
+                    # In a signed dtype, a number such as 65535 stands for its bits.
                     codes[(words == condition) | (bits == condition)] = cls
-                elif condition.word <= _WORD:  # else no pixel has such bits
+                elif condition.word <= _WORD:  # else no pixel can have these bits
                     codes[(bits & np.uint64(condition.mask & _WORD)) == np.uint64(condition.word)] = cls
         return codes
 
     def codes(self, values: np.ndarray) -> np.ndarray:
-        """Class of each pixel: uint8, shaped like ``values``.
+        """Return the class of each pixel: uint8, shaped like ``values``.
 
-        ``values`` may be any integer dtype, bool, or float (as a stack with NaN for nodata is): NaN is NODATA, and a
-        number that is no whole number is no code of the band, so gets ``default``.
+        ``values`` may have any integer dtype, bool, or float (as a stack with NaN for nodata): NaN is NODATA, and a fraction,
+        which is not a code of the band, gets ``default``.
 
         Examples
         --------
@@ -143,7 +142,7 @@ class QualityRule:
             return lookup_table(self, values.dtype)[unsigned(values).astype(np.intp, copy=False)]
         if self.has_values:
             return self.classify(values)
-        # Words of 32 bits: only the bits in use count, and they are few enough for a table.
+        # Words of 32 bits: only the bits in use count, and if they are the lower 16, a table is enough.
         used = self.mask
         if used >> 16 == 0:
             return lookup_table(self, np.dtype("uint16"))[(values & used).astype(np.intp)]
@@ -158,7 +157,7 @@ class QualityRule:
         return codes
 
     def to_json(self) -> str:
-        """The rule as text; `from_json` reads it."""
+        """Return the rule as text, which `from_json` reads."""
         return json.dumps(
             {
                 "band": self.band,
@@ -177,7 +176,7 @@ class QualityRule:
 
     @classmethod
     def from_json(cls, text: str) -> QualityRule:
-        """The rule that `to_json` wrote."""
+        """Return the rule from the text that `to_json` returns."""
         fields = json.loads(text)
         return cls(
             fields["band"],
@@ -192,13 +191,13 @@ class QualityRule:
 
 
 def unsigned(values: np.ndarray) -> np.ndarray:
-    """The bits of integers or bools as numbers: a view, in which -1 of an int16 is 65535."""
+    """Return the bits of integers or bools as unsigned numbers: a view, in which -1 of an int16 is 65535."""
     return values.view(f"{values.dtype.byteorder}u{values.itemsize}")
 
 
 @dataclass(frozen=True, slots=True)
 class NodataRule:
-    """The rule of a product without a quality band: NODATA where *all* its data bands are nodata, else CLEAR.
+    """Rule of a product without a quality band: NODATA where *all* its data bands are nodata, else CLEAR.
 
     A band's pixel is nodata where it equals the band's nodata value, is NaN, or its mask band is 0.
     """
@@ -206,12 +205,12 @@ class NodataRule:
     bands: tuple[str, ...]
     """Names of the data bands."""
     source: str = ""
-    """Why there is no quality band."""
+    """Reason why the product has no quality band."""
 
 
 @lru_cache(maxsize=64)
 def lookup_table(rule: QualityRule, dtype: np.dtype) -> np.ndarray:
-    """Class of every value of an 8 or 16 bit ``dtype``: uint8 (256,) or (65536,), indexed by the value's unsigned bits."""
+    """Return the class of every value of an 8 or 16 bit ``dtype``: uint8 (256,) or (65536,), indexed by the unsigned bits."""
     bits = 8 * dtype.itemsize
     words = np.arange(1 << bits, dtype=f"u{dtype.itemsize}")
     table = rule.classify(words.view(f"i{dtype.itemsize}") if dtype.kind == "i" else words)
@@ -227,7 +226,7 @@ def values(
     source: str = "",
     ignored: Sequence[str] = (),
 ) -> QualityRule:
-    """A rule from the values of a band of classes.
+    """Return a rule from the values of a band of classes.
 
     Examples
     --------
@@ -249,7 +248,7 @@ def bits(
     source: str = "",
     ignored: Sequence[str] = (),
 ) -> QualityRule:
-    """A rule from the bits of a QA word: a bit number (it is set), or (offset, length, value) of a field.
+    """Return a rule from the bits of a QA word: a bit number (the bit is set), or (offset, length, value) of a field.
 
     ``values`` adds conditions on the whole word, such as a fill value.
 
@@ -267,7 +266,7 @@ def bits(
     return QualityRule(band, tuple((cls, tuple(c)) for cls, c in conditions.items()), default, source, tuple(ignored))
 
 
-def _bit_field(field: Any) -> BitField:
+def _bit_field(field: int | tuple[int, int, int] | BitField) -> BitField:
     if isinstance(field, BitField):
         return field
     if isinstance(field, int):

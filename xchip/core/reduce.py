@@ -1,16 +1,16 @@
 """Sums over chips: one reduction for any chunking, stride and edge rule.
 
-The chips' edges cut the pixels into cells. Each chunk is summed cell by cell where it lies; what leaves a chunk is one
-number a cell. Cells of neighbouring chunks are then added, and each chip is the sum of its cells. Tasks grow with chunks,
+The chips' edges cut the pixels into cells. Each chunk is summed cell by cell where it lies, and only one number per cell leaves
+it. Then the cells of neighbouring chunks are added, and each chip is the sum of its cells. The number of tasks grows with chunks,
 not with chips, and no pixel is moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -19,24 +19,30 @@ from xchip.core.counting import ClassCounter, code_counter, compile_rule, count_
 from xchip.core.grid import Alignment, AxisMap, ChipGrid
 from xchip.core.quality import N_CLASSES, NODATA, QualityClass, QualityRule
 
+if TYPE_CHECKING:
+    import dask.array as da
+    from numpy.typing import DTypeLike
+
+Array: TypeAlias = "np.ndarray | da.Array"
+
 FRACTIONS = tuple(f"{cls.name.lower()}_fraction" for cls in QualityClass)
 """Names of the fractions, in the order of `QualityClass`."""
 
 
 @dataclass(frozen=True)
 class AxisPlan:
-    """How one axis of a raster is cut into cells, and which cells make up each chip.
+    """The cells along one axis of a raster, and the cells of each chip.
 
-    The raster may be coarser than the scene: then a pixel that a chip's edge cuts is a cell of its own, and counts in each
-    chip for as many scene pixels as lie there.
+    The raster may be coarser than the scene: then a pixel that a chip's edge cuts is a separate cell, and counts in each chip for
+    the number of scene pixels in that chip.
     """
 
     cuts: np.ndarray
-    """Increasing pixel positions of the raster, from 0 to its length: pixels are summed between them."""
+    """Increasing pixel positions of the raster, from 0 to its length; pixels are summed between them."""
     part: np.ndarray
-    """For each cell, the number of the interval between cuts that it takes its sum from."""
+    """For each cell, the number of the interval between cuts with its sum."""
     weight: np.ndarray
-    """For each cell, the scene pixels that a raster pixel counts for."""
+    """For each cell, the number of scene pixels that a raster pixel counts for."""
     low: np.ndarray
     """For each chip, its first cell."""
     high: np.ndarray
@@ -46,7 +52,7 @@ class AxisPlan:
 def axis_plan(
     starts: np.ndarray, lengths: np.ndarray, n_scene: int, axis_map: AxisMap | None = None, n_raster: int | None = None
 ) -> AxisPlan:
-    """The plan for chips at ``starts`` of ``lengths`` scene pixels, on a raster that lies under the scene by ``axis_map``.
+    """Return the plan for chips at ``starts`` of ``lengths`` scene pixels, on a raster that lies under the scene by ``axis_map``.
 
     Parts of a chip outside the scene or the raster are in no cell.
     """
@@ -54,12 +60,12 @@ def axis_plan(
     n_raster = n_scene if n_raster is None else n_raster
     ratio, offset = axis_map.factor, axis_map.offset
     if ratio < 1:
-        raise ValueError("a raster finer than the scene has to be sampled first")
+        raise ValueError("the raster is finer than the scene; sample it to the scene's pixels first")
     first, last = max(0, offset), min(n_scene, offset + ratio * n_raster)
     last = max(first, last)
     edges = np.unique(np.clip(np.concatenate((starts, starts + lengths)), first, last))
     if ratio > 1:
-        # Where an edge cuts a raster pixel, that pixel's own edges are cuts as well.
+        # Where an edge cuts a raster pixel, the pixel's edges are cuts too.
         below = (edges - offset) // ratio * ratio + offset
         above = -(-(edges - offset) // ratio) * ratio + offset
         edges = np.unique(np.clip(np.concatenate((edges, below, above)), first, last))
@@ -89,14 +95,14 @@ def _plans(
 def chip_plans(
     grid: ChipGrid, align: Alignment | None = None, raster: tuple[int, int] | None = None
 ) -> tuple[AxisPlan, AxisPlan]:
-    """(y, x) plans of a grid's chips: on the scene itself, or on a raster of shape ``raster`` under it by ``align``."""
-    # Scenes of one product share their plans: the key is what the plans depend on, and nothing else.
+    """Return (y, x) plans of a grid's chips: on the scene, or on a raster of shape ``raster`` that lies under it by ``align``."""
+    # Scenes of one product share their plans, so the key holds nothing else than the numbers that the plans depend on.
     key = tuple(np.asarray(part, np.int64).tobytes() for axis in (grid.rows, grid.columns) for part in axis[1:])
     return _plans(key, grid.pixels.shape, align, raster)
 
 
 def sums_of_parts(parts: np.ndarray, plans: tuple[AxisPlan, AxisPlan]) -> np.ndarray:
-    """Sum of each chip, (..., chip_y, chip_x), from the sums (..., parts_y, parts_x) between a plan's cuts."""
+    """Return the sum of each chip, (..., chip_y, chip_x), from the sums (..., parts_y, parts_x) between a plan's cuts."""
     for axis, plan in zip((-2, -1), plans, strict=True):
         cells = np.take(parts, plan.part, axis=axis)
         if (plan.weight != 1).any():
@@ -106,7 +112,7 @@ def sums_of_parts(parts: np.ndarray, plans: tuple[AxisPlan, AxisPlan]) -> np.nda
 
 
 def _sum_ranges(cells: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int) -> np.ndarray:
-    """Sums of [low, high) along ``axis``; ranges may overlap. Sums, not differences of running sums: exact for floats too."""
+    """Sums of [low, high) along ``axis``; ranges may overlap. No differences of running sums, which are inexact for floats."""
     shape = list(cells.shape)
     if len(low) == 0 or shape[axis] == 0:
         shape[axis] = len(low)
@@ -115,7 +121,7 @@ def _sum_ranges(cells: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int)
     padded = np.concatenate((cells, np.zeros(shape, cells.dtype)), axis=axis)
     sums = np.add.reduceat(padded, np.stack((low, high), axis=1).ravel(), axis=axis)
     sums = np.take(sums, np.arange(0, 2 * len(low), 2), axis=axis)
-    empty = low == high  # reduceat gives the value at `low` for these
+    empty = low == high  # for these, reduceat returns the value at `low`
     if empty.any():
         sums = np.where(empty.reshape((-1, 1) if axis == -2 else (-1,)), np.zeros((), sums.dtype), sums)
     return sums
@@ -123,7 +129,7 @@ def _sum_ranges(cells: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int)
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of one block of pixels, as a custom statistic gets them."""
+    """The cells of one block of pixels, an argument of a custom statistic."""
 
     rows: np.ndarray
     """Cuts along y: increasing, from 0 to the block's height."""
@@ -131,7 +137,7 @@ class Cells:
     """Cuts along x."""
 
     def sum(self, pixels: np.ndarray) -> np.ndarray:
-        """Sum of ``pixels`` (y, x) in each cell: float64, or int64 for integers and bools; (cells_y, cells_x)."""
+        """Return the sum of ``pixels`` (y, x) in each cell: float64, or int64 for integers and bools; (cells_y, cells_x)."""
         dtype = np.float64 if pixels.dtype.kind == "f" else np.int64
         by_row = np.stack(
             [
@@ -143,31 +149,36 @@ class Cells:
 
 
 BlockFunction = Callable[..., np.ndarray]
-"""``function(*blocks, cells) -> (k, cells_y, cells_x)``: blocks are 2-D pixels, one of each array."""
+"""``function(*blocks, cells) -> (k, cells_y, cells_x)``: one block of 2-D pixels per array."""
 
 
-def chip_sums(arrays: Any, grid: ChipGrid, function: BlockFunction, *, n: int, dtype: Any = np.float64) -> Any:
-    """Sums over each chip of whatever ``function`` makes of the pixels.
+Finish = Callable[[np.ndarray], np.ndarray]
+
+
+def chip_sums(
+    arrays: Array | Sequence[Array], grid: ChipGrid, function: BlockFunction, *, n: int, dtype: DTypeLike = np.float64
+) -> Any:
+    """Sum the values that ``function`` returns over each chip.
 
     Parameters
     ----------
     arrays
-        One array or several of one shape (..., y, x), NumPy or Dask, of the grid's scene; chunked in any way.
+        One or more arrays of one shape (..., y, x), NumPy or Dask, of the grid's scene, in any chunks.
     grid
         The chips.
     function
         ``function(*blocks, cells)`` gets the pixels of one block of each array, (y, x), and the block's `Cells`; it returns
-        ``n`` sums a cell, (n, cells_y, cells_x), usually by `Cells.sum`. It must not depend on where the block ends.
+        ``n`` sums per cell, (n, cells_y, cells_x), usually by `Cells.sum`. Its sums must not depend on the block's borders.
     n
-        How many sums it returns.
+        Number of sums.
     dtype
-        Their dtype.
+        Dtype of the sums.
 
     Returns
     -------
     numpy.ndarray or dask.array.Array
-        (..., n, chip_y, chip_x); lazy if an array is, then one task a chunk and one for each scene. A chip's pixels outside
-        the scene count for nothing.
+        (..., n, chip_y, chip_x); lazy if an array is, with one task per chunk and one per scene. Pixels of a chip outside the
+        scene add nothing.
 
     Examples
     --------
@@ -180,7 +191,7 @@ def chip_sums(arrays: Any, grid: ChipGrid, function: BlockFunction, *, n: int, d
     array([[ 3.5,  5.5,  7.5],
            [15.5, 17.5, 19.5]])
     """
-    return _reduce(list(arrays) if isinstance(arrays, (list, tuple)) else [arrays], grid, function, n, dtype, _unchanged)
+    return _reduce(list(arrays) if isinstance(arrays, Sequence) else [arrays], grid, function, n, dtype, _unchanged)
 
 
 def _unchanged(sums: np.ndarray) -> np.ndarray:
@@ -188,9 +199,9 @@ def _unchanged(sums: np.ndarray) -> np.ndarray:
 
 
 def _reduce(
-    sequence: list[Any], grid: ChipGrid, function: BlockFunction, n: int, dtype: Any, finish: Callable[[np.ndarray], np.ndarray]
-) -> Any:
-    """`chip_sums`, and then ``finish`` on the sums of all chips of a scene, in the same task."""
+    sequence: Sequence[Array], grid: ChipGrid, function: BlockFunction, n: int, dtype: DTypeLike, finish: Finish
+) -> Array:
+    """`chip_sums`, then ``finish`` on the sums of all chips of a scene, in the same task."""
     shape = np.shape(sequence[0])
     for array in sequence:
         if np.shape(array) != shape:
@@ -198,14 +209,15 @@ def _reduce(
     if tuple(shape[-2:]) != grid.pixels.shape:
         raise ValueError(f"arrays end in {tuple(shape[-2:])} pixels (y, x), the grid is for {grid.pixels.shape}")
     plans = chip_plans(grid)
-    if all(isinstance(array, np.ndarray) for array in sequence):
+    blocks = [array for array in sequence if isinstance(array, np.ndarray)]
+    if len(blocks) == len(sequence):
         cells = Cells(plans[0].cuts, plans[1].cuts)
-        return finish(sums_of_parts(_over_blocks(function, cells, n, dtype, sequence), plans))
+        return finish(sums_of_parts(_over_blocks(function, cells, n, dtype, blocks), plans))
     return _lazy_sums(sequence, plans, function, n, dtype, finish)
 
 
-def _over_blocks(function: BlockFunction, cells: Cells, n: int, dtype: Any, blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """``function`` on each (y, x) plane of ``blocks``."""
+def _over_blocks(function: BlockFunction, cells: Cells, n: int, dtype: DTypeLike, blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Results of ``function`` on each (y, x) plane of ``blocks``."""
     lead = blocks[0].shape[:-2]
     out = np.empty((*lead, n, len(cells.rows) - 1, len(cells.columns) - 1), dtype)
     for index in np.ndindex(lead):
@@ -214,19 +226,20 @@ def _over_blocks(function: BlockFunction, cells: Cells, n: int, dtype: Any, bloc
 
 
 def _lazy_sums(
-    arrays: Sequence[Any],
+    sequence: Sequence[Array],
     plans: tuple[AxisPlan, AxisPlan],
     function: BlockFunction,
     n: int,
-    dtype: Any,
-    finish: Callable[[np.ndarray], np.ndarray],
-) -> Any:
+    dtype: DTypeLike,
+    finish: Finish,
+) -> da.Array:
     import dask.array as da
+    from dask.base import tokenize
 
-    _, arrays = da.core.unify_chunks(*(arg for array in arrays for arg in (da.asarray(array), tuple(range(array.ndim)))))
+    _, arrays = da.unify_chunks(*(arg for array in sequence for arg in (da.asarray(array), tuple(range(array.ndim)))))
     lead = arrays[0].ndim - 2
     chunks = arrays[0].chunks
-    # Which cuts fall in which chunk is known beforehand, so every task is told its own.
+    # The cuts within each chunk are known beforehand, so every task gets those of its chunk.
     rows, columns = (_cuts_by_chunk(plan.cuts, lengths) for plan, lengths in zip(plans, chunks[-2:], strict=True))
     parts = da.map_blocks(
         partial(_sums_of_chunk, function, rows, columns, n, dtype),
@@ -235,12 +248,12 @@ def _lazy_sums(
         meta=np.empty((0,) * (lead + 3), dtype),
         new_axis=lead,
         chunks=(*chunks[:-2], (n,), tuple(len(cuts) - 1 for cuts in rows), tuple(len(cuts) - 1 for cuts in columns)),
-        name=f"chip-parts-{da.core.tokenize(function, [array.name for array in arrays], rows, columns, n)}",
+        name=f"chip-parts-{tokenize(function, [array.name for array in arrays], rows, columns, n)}",
     )
-    owners = _owners(plans[0].cuts, rows), _owners(plans[1].cuts, columns)
+    starts = _interval_starts(plans[0].cuts, rows), _interval_starts(plans[1].cuts, columns)
     axes = tuple(range(parts.ndim))
     return da.blockwise(
-        partial(_put_together, plans, owners, finish),
+        partial(_put_together, plans, starts, finish),
         (*axes[:-2], len(axes), len(axes) + 1),
         parts,
         axes,
@@ -259,14 +272,11 @@ def _cuts_by_chunk(cuts: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]
     ]
 
 
-def _owners(cuts: np.ndarray, by_chunk: Sequence[np.ndarray]) -> np.ndarray:
-    """For each cell of the chunks put side by side, whether it begins a new interval between ``cuts``."""
-    starts = np.concatenate([offset + own[:-1] for offset, own in zip(_offsets(by_chunk), by_chunk, strict=True)])
+def _interval_starts(cuts: np.ndarray, by_chunk: Sequence[np.ndarray]) -> np.ndarray:
+    """Numbers of the cells, counted over the chunks side by side, that begin a new interval between ``cuts``."""
+    offsets = np.cumsum([0, *(chunk_cuts[-1] for chunk_cuts in by_chunk[:-1])])
+    starts = np.concatenate([offset + chunk_cuts[:-1] for offset, chunk_cuts in zip(offsets, by_chunk, strict=True)])
     return np.flatnonzero(np.isin(starts, cuts))
-
-
-def _offsets(by_chunk: Sequence[np.ndarray]) -> np.ndarray:
-    return np.cumsum([0, *(own[-1] for own in by_chunk[:-1])])
 
 
 def _sums_of_chunk(
@@ -274,28 +284,25 @@ def _sums_of_chunk(
     rows: list[np.ndarray],
     columns: list[np.ndarray],
     n: int,
-    dtype: Any,
+    dtype: DTypeLike,
     *blocks: np.ndarray,
-    block_id: Any = None,
+    block_id: tuple[int, ...],
 ) -> np.ndarray:
     cells = Cells(rows[block_id[-2]], columns[block_id[-1]])
     return _over_blocks(function, cells, n, dtype, blocks)
 
 
 def _put_together(
-    plans: tuple[AxisPlan, AxisPlan],
-    owners: tuple[np.ndarray, np.ndarray],
-    finish: Callable[[np.ndarray], np.ndarray],
-    parts: np.ndarray,
+    plans: tuple[AxisPlan, AxisPlan], interval_starts: tuple[np.ndarray, np.ndarray], finish: Finish, parts: np.ndarray
 ) -> np.ndarray:
     """Add the pieces of intervals that chunk borders cut, then sum the chips."""
-    for axis, starts in zip((-2, -1), owners, strict=True):
+    for axis, starts in zip((-2, -1), interval_starts, strict=True):
         parts = np.add.reduceat(parts, starts, axis=axis)
     return finish(sums_of_parts(parts, plans))
 
 
-def class_counts(codes: Any, grid: ChipGrid, rule: QualityRule | None = None) -> Any:
-    """Pixels of each `QualityClass` in each chip.
+def class_counts(codes: Array, grid: ChipGrid, rule: QualityRule | None = None) -> Any:
+    """Count the pixels of each `QualityClass` in each chip.
 
     Parameters
     ----------
@@ -304,7 +311,7 @@ def class_counts(codes: Any, grid: ChipGrid, rule: QualityRule | None = None) ->
     grid
         The chips. Pixels of a chip outside the scene are NODATA.
     rule
-        What the values mean.
+        The rule for the values.
 
     Returns
     -------
@@ -316,13 +323,13 @@ def class_counts(codes: Any, grid: ChipGrid, rule: QualityRule | None = None) ->
 
 
 def count_block(rule: QualityRule | None, block: np.ndarray, cells: Cells) -> np.ndarray:
-    """The `chip_sums` function of `class_counts`."""
+    """Count the classes of one block: the function that `class_counts` passes to `chip_sums`."""
     counter, block = counter_for(rule, block)
     return count_classes(block, counter, cells.rows, cells.columns)
 
 
 def counter_for(rule: QualityRule | None, block: np.ndarray) -> tuple[ClassCounter, np.ndarray]:
-    """The counter for a block of values, and the block in a dtype that it can count."""
+    """Return the counter for a block of values, and the block in a dtype that it can count."""
     if rule is None:
         return code_counter(), block.astype(np.uint8, copy=False)
     if block.dtype.kind in "iub" and block.dtype.itemsize <= 2:
@@ -331,19 +338,19 @@ def counter_for(rule: QualityRule | None, block: np.ndarray) -> tuple[ClassCount
 
 
 def chip_areas(grid: ChipGrid) -> np.ndarray:
-    """Pixels of each chip, those outside the scene too: int64 (chip_y, chip_x)."""
+    """Return the number of pixels of each chip, inside and outside the scene: int64 (chip_y, chip_x)."""
     return grid.rows[2][:, None] * grid.columns[2][None, :]
 
 
 def complete_counts(counts: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Counts (..., 7, chip_y, chip_x) in which pixels that were not counted are NODATA."""
+    """Return counts (..., 7, chip_y, chip_x) in which uncounted pixels are NODATA."""
     counts = counts.copy()
     counts[..., NODATA, :, :] = areas - counts[..., NODATA + 1 :, :, :].sum(axis=-3)
     return counts
 
 
 def fractions_of(counts: np.ndarray) -> np.ndarray:
-    """Fractions from counts, both (..., 7, chip_y, chip_x): nodata of all pixels, the others of the valid ones.
+    """Return fractions from counts, both (..., 7, chip_y, chip_x): nodata of all pixels, the other classes of the valid ones.
 
     float64 in [0, 1]; NaN where no pixel is valid.
     """
@@ -356,7 +363,7 @@ def fractions_of(counts: np.ndarray) -> np.ndarray:
 
 
 def chip_stats(codes: xr.DataArray, grid: ChipGrid, rule: QualityRule | None = None) -> xr.Dataset:
-    """Fractions of each chip as a Dataset: variables `FRACTIONS`, dims (time, chip_y, chip_x), or without time like ``codes``.
+    """Return the fractions of each chip: a Dataset of `FRACTIONS`, dims (time, chip_y, chip_x), or without time like ``codes``.
 
     ``codes`` runs downwards along y and to the right along x. The coordinates chip_y and chip_x are the chips' indices.
     """
@@ -370,15 +377,15 @@ def chip_stats(codes: xr.DataArray, grid: ChipGrid, rule: QualityRule | None = N
 
 
 def band_sums(bands: Sequence[xr.DataArray], grid: ChipGrid, function: BlockFunction, *, n: int) -> xr.DataArray:
-    """`chip_sums` of bands (..., y, x) on the pixels of ``grid``, with their other coordinates: (..., sum, chip_y, chip_x)."""
+    """Return `chip_sums` of bands (..., y, x) on the pixels of ``grid``, with their coordinates: (..., sum, chip_y, chip_x)."""
     bands = [band.transpose(..., "y", "x") for band in bands]
     sums = chip_sums([band.data for band in bands], grid, function, n=n)
     lead, coords = _lead(bands[0], grid)
     return xr.DataArray(sums, coords, (*lead, "sum", "chip_y", "chip_x"))
 
 
-def _lead(array: xr.DataArray, grid: ChipGrid) -> tuple[tuple[Any, ...], dict[Any, Any]]:
-    """(dims besides y and x, the coordinates of an array of one value a chip)."""
+def _lead(array: xr.DataArray, grid: ChipGrid) -> tuple[tuple[Hashable, ...], dict[Hashable, Any]]:
+    """(dims besides y and x, coordinates of an array of one value per chip)."""
     lead = tuple(dim for dim in array.dims if dim not in ("y", "x"))
     coords = {name: coord for name, coord in array.coords.items() if set(coord.dims) <= set(lead)}
     return lead, {**coords, "chip_y": grid.rows[0], "chip_x": grid.columns[0]}

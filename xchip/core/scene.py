@@ -1,4 +1,4 @@
-"""What xchip knows of one STAC item once it is understood: plain values that travel to any worker."""
+"""`Scene`: one STAC item in a known form, as plain values that can be sent to any worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xchip.core.quality import NodataRule, QualityRule
 
 
 class ItemError(ValueError):
-    """An item that can't be used. The message begins ``item '<id>'``, and says what is missing and where it was looked for.
+    """An item can't be used. The message begins ``item '<id>'``, names what is missing, and says where xchip looked for it.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class ItemError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a raster file says of itself."""
+    """The header of a raster file."""
 
     grid: PixelGrid
     """The file's own pixels and CRS."""
@@ -43,13 +43,13 @@ class Header:
     nodata: tuple[float | None, ...]
     """Nodata value of each band."""
     block: tuple[int, int]
-    """(height, width) of the blocks that the file is stored in."""
+    """(height, width) of the blocks of the file."""
     masked: bool
-    """Whether a mask band goes with the data."""
+    """Whether the file has a mask band."""
     alpha: int | None = None
-    """Number (from 1) of the band tagged as alpha."""
+    """Number (from 1) of the band tagged as alpha; None if there is none."""
     descriptions: tuple[str | None, ...] = ()
-    """Name of each band, where the file gives one."""
+    """Name of each band; None where the file has none."""
     scales: tuple[float, ...] = ()
     """Scale of each band."""
     offsets: tuple[float, ...] = ()
@@ -58,12 +58,12 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class BoaOffset:
-    """Whether a Sentinel-2 item's digital numbers hold the offset that processing baseline 04.00 brought."""
+    """Whether a Sentinel-2 item's digital numbers contain the offset that processing baseline 04.00 introduced."""
 
     offset: int | None
-    """What has to be added to the stored values so that they are as before: -1000, or 0; None: undecided."""
+    """Number to add to the stored values to get values as before that baseline: -1000, or 0; None: undecided."""
     origin: str
-    """For people: where that was found, or why it is undecided."""
+    """Text: where the answer was found, or why it is undecided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,15 @@ class Band:
     asset: str
     """Key of the item's asset."""
     href: str
-    """What GDAL opens: an absolute path, a URL or a /vsi path."""
+    """Path for GDAL: an absolute path, a URL or a /vsi path."""
     grid: PixelGrid
     """The band's own pixels."""
     dtype: str
     """NumPy dtype as stored."""
     index: int = 1
-    """Number of the band in its file, from 1; 0 is the file's mask: uint8, 0 where there are no data."""
+    """Number of the band in its file, from 1; 0 is the file's mask: uint8, 0 for no data."""
     count: int = 1
-    """How many bands the file has."""
+    """Number of bands in the file."""
     nodata: float | None = None
     """The value that means "no data"; None where the source declares none."""
     scale: float = 1.0
@@ -93,50 +93,50 @@ class Band:
     common_name: str | None = None
     """STAC common name, such as "red"."""
     block: tuple[int, int] | None = None
-    """(height, width) of the file's blocks, where known."""
+    """(height, width) of the file's blocks; None where unknown."""
     masked: bool = False
-    """Whether a mask or alpha band of the file says where data are, as the file's header or the item tells."""
+    """Whether the file has a mask or alpha band, by the file's header or the item."""
     boa_offset: BoaOffset | None = None
     """The offset of Sentinel-2 reflectances in the file; None for all other bands."""
     dn_offset: int = 0
-    """Added to pixels with data as they are read, by `apply_offset`; ``scale`` and ``offset`` are for what comes of it."""
+    """Number that `apply_offset` adds to pixels with data when they are read, before ``scale`` and ``offset``."""
     opened: bool = False
-    """Whether the file was opened, so that ``nodata`` and ``masked`` hold what it declares too."""
+    """Whether the file was opened, so that ``nodata`` and ``masked`` include its header."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One item, understood."""
+    """One STAC item in a known form."""
 
     item_id: str
     """The item's id."""
     collection: str | None
     """Its collection's id."""
     href: str | None
-    """Where the item's JSON is."""
+    """Location of the item's JSON."""
     datetime: datetime
-    """With zone, UTC; start_datetime where ``datetime`` is null."""
+    """With time zone, UTC; start_datetime if ``datetime`` is null."""
     sensor: str | None
     """Name of the `SensorProfile`; None for an unknown product."""
     grid: PixelGrid
     """The scene's pixels: the finest among the profile's bands, or among the data assets."""
     bands: tuple[Band, ...]
-    """The bands that were asked for (or the default ones), in that order."""
+    """The requested bands (or the default ones), in order."""
     rule: QualityRule | NodataRule
-    """How its quality is read."""
+    """Rule for the item's quality."""
     quality: tuple[Band, ...]
     """The band of a `QualityRule`, or the data bands of a `NodataRule`."""
     bbox: tuple[float, float, float, float] | None = None
-    """(west, south, east, north) as published."""
+    """(west, south, east, north) as published; None if not published."""
     block: tuple[int, int] | None = None
     """(height, width) of file blocks on the scene's grid, from the files or the profile."""
     mask: Band | None = None
-    """Under a `NodataRule`, the mask of the one file that all its bands are in: it tells nodata too."""
+    """With a `NodataRule` whose bands are all in one file: the file's mask, which marks nodata too."""
     boa_offset: BoaOffset | None = None
-    """The offset of the item's Sentinel-2 reflectances, whichever bands were asked for; None for other products."""
+    """The offset of the item's Sentinel-2 reflectances, for any requested bands; None for other products."""
     origins: dict[str, str] = field(default_factory=dict, compare=False)
-    """For people: where "crs", "grid", "bands", "datetime", "sensor", "quality" and "offset" came from."""
+    """Text: the origins of "crs", "grid", "bands", "datetime", "sensor", "quality" and "offset"."""
 
     def __dask_tokenize__(self) -> tuple[str, bytes]:
-        # dask would take each field apart, ten times as slowly; an archive has many scenes.
+        # Tokenizing each field, as dask does, takes ten times as long, and an archive has many scenes.
         return type(self).__qualname__, pickle.dumps(self)

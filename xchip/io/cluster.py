@@ -1,4 +1,4 @@
-"""Dask clusters that index: one that xchip starts, and those that others have started."""
+"""Dask clusters: start one on this machine, or find the client to use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import distributed
@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20)}
 """Environment of worker processes.
 
-Dask's nanny sets ``MALLOC_TRIM_THRESHOLD_``, and glibc then stops to adapt its threshold for memory that it asks the system
-for: each block of a raster is mapped and unmapped anew, which costs three times the work itself. 32 MiB is the largest that
-glibc takes.
+Dask's nanny sets ``MALLOC_TRIM_THRESHOLD_``. glibc then no longer adapts the size from which it maps memory directly: each block
+of a raster is mapped and unmapped, which costs three times the work itself. 32 MiB is the largest value that glibc accepts.
 """
 
 
 @contextmanager
-def local_cluster(workers: int, *, memory_limit: Any = "auto") -> Iterator[distributed.Client]:
-    """A client of ``workers`` processes of one thread each on this machine, with memory settings that suit rasters.
+def local_cluster(workers: int, *, memory_limit: str | float | None = "auto") -> Iterator[distributed.Client]:
+    """Start ``workers`` single-threaded processes on this machine, with memory settings that suit rasters.
 
     Examples
     --------
@@ -33,16 +32,16 @@ def local_cluster(workers: int, *, memory_limit: Any = "auto") -> Iterator[distr
     from distributed import Client, LocalCluster
 
     if workers < 1:
-        raise ValueError(f"a cluster has 1 worker at least, got {workers}")
-    known = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    configured = dask.config.get("distributed.nanny.pre-spawn-environ", {})
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {**known, **MALLOC}}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {**configured, **MALLOC}}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: the usual one may be taken
+            dashboard_address="127.0.0.1:0",  # any free port: the default port may be in use
             memory_limit=memory_limit,
         ) as cluster,
         Client(cluster) as client,
@@ -51,7 +50,7 @@ def local_cluster(workers: int, *, memory_limit: Any = "auto") -> Iterator[distr
 
 
 def connected_client() -> distributed.Client | None:
-    """The Dask client that the user has made, if any."""
+    """Return the default Dask client, if there is one."""
     if "distributed" not in sys.modules:
         return None
     from distributed import default_client
@@ -64,35 +63,35 @@ def connected_client() -> distributed.Client | None:
 
 @contextmanager
 def client_of(client: distributed.Client | str | Literal[False] | None) -> Iterator[distributed.Client | None]:
-    """The client to use: the one given, one for a scheduler's address, the connected one, or none; none if False."""
+    """Yield ``client``, or a new client of a scheduler's address. None: the default client, if any. False: no client."""
     if not isinstance(client, str):
         yield connected_client() if client is None else client or None
         return
     from distributed import Client
 
-    with Client(client, set_as_default=False) as made:
-        yield made
+    with Client(client, set_as_default=False) as connection:
+        yield connection
 
 
 def slots(client: distributed.Client) -> int:
-    """How many tasks the cluster can work on now."""
+    """Return the number of tasks that the cluster can run now."""
     return sum(client.nthreads().values())
 
 
 def slow_malloc(client: distributed.Client) -> str | None:
-    """What to tell users whose workers spend their time asking the system for memory; None if they do not."""
-    answers = client.run(_slow_malloc, on_error="ignore")
+    """Return advice for users whose workers have slow malloc settings; None if no worker has."""
+    answers = client.run(_has_slow_malloc, on_error="ignore")
     slow = sum(answer is True for answer in answers.values())
     if not slow:
         return None
     ((name, value),) = MALLOC.items()
     return (
         f"{slow} of {len(answers)} Dask workers run with Dask's own malloc settings, which make reading rasters up to three "
-        f"times slower; start them with {name}={value} in their environment, or, before a cluster is made in Python, say "
+        f"times slower; start them with {name}={value} in their environment, or, before you create a cluster in Python, call "
         f'dask.config.set({{"distributed.nanny.pre-spawn-environ.{name}": "{value}"}})'
     )
 
 
-def _slow_malloc() -> bool:
-    """Whether this worker has the trim threshold set, which stops glibc from adapting, and no threshold of its own."""
+def _has_slow_malloc() -> bool:
+    """Whether this worker's trim threshold stops glibc from adapting, and no map threshold makes up for it."""
     return sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" in os.environ and not (MALLOC.keys() & os.environ.keys())

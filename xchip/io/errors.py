@@ -1,17 +1,17 @@
-"""What an error on the way to a file means: whether it will pass, and what would help."""
+"""Classify errors of file access: whether a retry, a new signature or nothing helps."""
 
 from __future__ import annotations
 
 import errno
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from xchip.io.gdal import FileError
 
 Kind = Literal["transient", "denied", "doubtful", "permanent"]
-"""transient: it may work later. denied: it may work with a new signature. doubtful: bytes came that make no sense, because
-the file is damaged or because the answer was cut short; a second reading tells. permanent: it will not work."""
+"""transient: a retry may succeed. denied: a new signature may help. doubtful: the bytes can't be decoded, because the file is
+damaged or because the response was cut short; a second read tells which. permanent: a retry fails too."""
 
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529, 598, 599}
 _DENIED_STATUS = {401, 403, 407}
@@ -22,8 +22,8 @@ _TRANSIENT_ERRNO = {
     or name.startswith(("ECONN", "ENET", "EHOST", "ETIMEDOUT"))
 }
 
-# Codes of Amazon's errors, https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html: of botocore, and of servers
-# that imitate S3. An expired token, for one, has the status 400.
+# Error codes of S3, https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, as botocore gives them; servers that
+# imitate S3 use them too. The status alone does not suffice: an expired token has the status 400.
 _TRANSIENT_CODES = {
     *("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException"),
     *("TooManyRequestsException", "RequestLimitExceeded", "RequestThrottled", "OperationAborted", "ServerBusy"),
@@ -34,7 +34,7 @@ _DENIED_CODES = {
 }
 _PERMANENT_CODES = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "InvalidBucketName", "InvalidObjectState"}
 
-# Classes of libraries that need not be installed, by name: of aiohttp, requests, urllib3, http.client, botocore, and rasterio.
+# Classes by name, because their libraries need not be installed: aiohttp, requests, urllib3, http.client, botocore, rasterio.
 _PERMANENT_CLASSES = {
     *("ClientConnectorCertificateError", "SSLCertVerificationError", "InvalidURL", "InvalidSchema", "MissingSchema"),
     *("ProfileNotFound", "ParamValidationError", "CPLE_AWSObjectNotFoundError", "CPLE_AWSBucketNotFoundError"),
@@ -45,30 +45,31 @@ _DENIED_CLASSES = {
     "CPLE_AWSSignatureDoesNotMatchError",
 }
 _TRANSIENT_CLASSES = {
-    *("ConnectionError", "TimeoutError", "gaierror", "SSLError"),  # Python's own, and those of others that bear these names
+    *("ConnectionError", "TimeoutError", "gaierror", "SSLError"),  # of Python, and of libraries that use these names
     *("ClientConnectionError", "ClientPayloadError"),  # aiohttp
     *("Timeout", "ChunkedEncodingError", "ContentDecodingError", "RetryError"),  # requests
     *("ProtocolError", "MaxRetryError", "NewConnectionError", "IncompleteRead"),  # urllib3, http.client
     *("HTTPClientError", "IncompleteReadError", "ResponseStreamingError", "ResponseParserError"),  # botocore
 }
 
-# What GDAL says, which knows neither status nor code; found by experiment with vsicurl and vsis3 of GDAL 3.10.
+# GDAL's errors have neither status nor code, only a message; collected by experiment with vsicurl and vsis3 of GDAL 3.10.
 _STATUS_TEXT = re.compile(r"HTTP (?:response|error) code ?: ?(\d{3})")
-_SENSELESS_TEXT = re.compile(
+_UNDECODABLE_TEXT = re.compile(
     r"IReadBlock failed|TIFF\w+:|Decod\w+ error|not recognized as being in a supported|does not exist in the file system"
 )
-_PERMANENT_TEXT = re.compile(r"does not exist\.?$|CURL error:.*(?:certificate|wrong version number|unsupported protocol)", re.I)
-_DENIED_TEXT = re.compile(r"access key|access denied|signature|credential|token|expired|forbidden|authoriz|authenticat", re.I)
-_TRANSIENT_TEXT = re.compile(
-    r"CURL error|reduce your request rate|slow ?down|internal error|try again|unavailable|timed? ?out|server is busy", re.I
+_KIND_TEXTS: tuple[tuple[str, Kind], ...] = (  # the first match decides
+    (r"does not exist\.?$|CURL error:.*(?:certificate|wrong version number|unsupported protocol)", "permanent"),
+    (r"access key|access denied|signature|credential|token|expired|forbidden|authoriz|authenticat", "denied"),
+    (r"CURL error|reduce your request rate|slow ?down|internal error|try again|unavailable", "transient"),
+    (r"timed? ?out|server is busy", "transient"),
 )
 
 
 def classify(error: BaseException) -> Kind:
-    """What can be done about an error, by itself and the errors that caused it; "permanent" where nothing is known of them.
+    """Return what an error and its causes mean for a retry; "permanent" for unknown errors.
 
-    Known are the errors of GDAL through xchip's own readers, fsspec with aiohttp, s3fs with botocore, requests and pystac-client,
-    and of Python itself.
+    Known errors are those of Python, of GDAL through xchip's readers, of fsspec with aiohttp, of s3fs with botocore, of requests
+    and of pystac-client.
 
     Examples
     --------
@@ -76,13 +77,13 @@ def classify(error: BaseException) -> Kind:
     ('transient', 'denied', 'permanent', 'permanent')
     """
     errors = list(chain(error))
-    if any(_class_names(one) & _PERMANENT_CLASSES for one in errors):
-        return "permanent"  # a bad certificate, say, shows as a broken connection further out
+    if any(_class_names(cause) & _PERMANENT_CLASSES for cause in errors):
+        return "permanent"  # the outer error of a bad certificate looks like a broken connection
     return next((kind for kind in map(_kind_of, errors) if kind is not None), "permanent")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, its cause, that one's cause, and so on."""
+    """Yield the error, its cause, the cause of that cause, and so on."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -92,12 +93,12 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kind_of(error: BaseException) -> Kind | None:
-    """What this error says by itself; None if it doesn't tell."""
+    """Classify one error without its causes; None if it is unknown."""
     if isinstance(error, FileError):
         return _kind_of_file_error(error)
-    found = _by_code(_code_of(error)) or _by_status(_status_of(error)) or _by_class(error)
-    if found is not None:
-        return found
+    kind = _by_code(_code_of(error)) or _by_status(_status_of(error)) or _by_class(error)
+    if kind is not None:
+        return kind
     if isinstance(error, PermissionError):
         return "denied"
     if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError):
@@ -135,7 +136,7 @@ def _by_class(error: BaseException) -> Kind | None:
 
 
 def _kind_of_file_error(error: FileError) -> Kind:
-    """GDAL's message tells, or the class that rasterio made of it. What a local disk gives is as it is."""
+    """Classify by the class of rasterio's error, else by GDAL's message. Errors of a local disk are permanent."""
     if not error.remote:
         return "permanent"
     by_class = next((kind for kind in map(_by_class, (*chain(error),)[1:]) if kind is not None), None)
@@ -145,34 +146,23 @@ def _kind_of_file_error(error: FileError) -> Kind:
     status = _STATUS_TEXT.search(reason)
     if status:
         return _by_status(int(status[1])) or "transient"
-    if not _SENSELESS_TEXT.search(reason):
-        for pattern, kind in _TEXTS:
-            if pattern.search(reason):
+    if not _UNDECODABLE_TEXT.search(reason):
+        for pattern, kind in _KIND_TEXTS:
+            if re.search(pattern, reason, re.I):
                 return kind
     return "doubtful" if error.answered else "transient"
 
 
-_TEXTS: tuple[tuple[re.Pattern[str], Kind], ...] = (
-    (_PERMANENT_TEXT, "permanent"),
-    (_DENIED_TEXT, "denied"),
-    (_TRANSIENT_TEXT, "transient"),
-)
-
-
-def _response_of(error: BaseException) -> Any:
-    return getattr(error, "response", None)
-
-
 def _code_of(error: BaseException) -> str | None:
-    """Amazon's name of the error, as botocore gives it."""
-    response = _response_of(error)
+    """Return the S3 error code of an error of botocore."""
+    response = getattr(error, "response", None)
     details = response.get("Error") if isinstance(response, dict) else None
     return details.get("Code") if isinstance(details, dict) else None
 
 
 def _status_of(error: BaseException) -> int | None:
-    """The HTTP status of an error of aiohttp, urllib, requests, pystac-client, botocore, gcsfs or Azure."""
-    response = _response_of(error)
+    """Return the HTTP status of an error of aiohttp, urllib, requests, pystac-client, botocore, gcsfs or Azure."""
+    response = getattr(error, "response", None)
     if isinstance(response, dict):
         return _http_status((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
     for holder, name in ((error, "status"), (error, "status_code"), (response, "status_code"), (error, "code")):
@@ -182,22 +172,22 @@ def _status_of(error: BaseException) -> int | None:
     return None
 
 
-def _http_status(value: Any) -> int | None:
-    """gcsfs has it as text."""
+def _http_status(value: object) -> int | None:
+    """Return ``value`` as a status, if it is one; gcsfs has text."""
     number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else 0
     return number if 100 <= number < 600 else None
 
 
-def asked_to_wait(error: BaseException) -> float:
-    """Seconds that the server asks to wait for (Retry-After), where the error tells; else 0. GDAL's errors do not."""
-    for one in chain(error):
-        response = _response_of(one)
+def retry_after(error: BaseException) -> float:
+    """Return the seconds of the server's Retry-After header; 0 without one. GDAL's errors have no headers."""
+    for cause in chain(error):
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
             headers = (response.get("ResponseMetadata") or {}).get("HTTPHeaders")
         else:
-            headers = getattr(one, "headers", None) or getattr(response, "headers", None)
+            headers = getattr(cause, "headers", None) or getattr(response, "headers", None)
         for name, value in dict(headers or {}).items():
-            # It may be a date, too; no store sends one.
+            # The header may also be a date; no store sends a date.
             if str(name).lower() == "retry-after" and str(value).strip().isdigit():
                 return float(str(value).strip())
     return 0.0

@@ -1,4 +1,4 @@
-"""Opening raster files with GDAL: what an href is to GDAL, with which options, and datasets that stay open between reads."""
+"""Open raster files with GDAL: paths and options for an href, and a pool of datasets that stay open between reads."""
 
 from __future__ import annotations
 
@@ -8,38 +8,33 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary
 
-from xchip.io.gdal_log import counting_repeats, observable
+from xchip.io.gdal_log import counting_repeats, repeats_are_logged
 
-# Bounds file handles and header memory of a process; a Sentinel-2 scene has 13 bands, and each thread may hold its own.
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+# Limits file handles and header memory of a process; a Sentinel-2 scene has 13 bands, and each thread may hold its own.
 POOL_SIZE = 64
 
-# GDAL keeps the blocks that it has decoded, for all open datasets together up to 5 % of the machine's memory, in each process.
-# Blocks that were read whole are not asked for again. Closing a local file frees them, and to open it takes a millisecond.
+# GDAL caches decoded blocks of all open datasets, up to 5 % of the machine's memory in each process. Blocks that were read whole
+# are not read again. Closing a local file frees them, and opening it again takes a millisecond.
 KEPT_BYTES = 32 << 20
 
 _SCHEMES = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "ftp": "/vsicurl/ftp://",
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "gcs": "/vsigs/",
-    "az": "/vsiaz/",
-    "azure": "/vsiaz/",
-    "abfs": "/vsiaz/",
-    "abfss": "/vsiaz/",
-    "oss": "/vsioss/",
-    "swift": "/vsiswift/",
+    **{scheme: f"/vsicurl/{scheme}://" for scheme in ("http", "https", "ftp")},
+    **dict.fromkeys(("gs", "gcs"), "/vsigs/"),
+    **dict.fromkeys(("az", "azure", "abfs", "abfss"), "/vsiaz/"),
+    **{"s3": "/vsis3/", "oss": "/vsioss/", "swift": "/vsiswift/"},
 }
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs", "/vsihdfs")
 
-# Cloud-optimised files are read in few requests, and a busy server is asked again. Two quick repeats by GDAL save to read a
-# whole file anew for one range that failed; it waits 0.5 s and 1 s. More would keep a thread for long that an archive's own
-# retries (`xchip.io.retry`), which wait longer and leave a record, use better.
+# Read cloud-optimised files in few requests, and repeat requests to a busy server. GDAL repeats a request twice, after 0.5 s and
+# 1 s, so that one failed range does not cost a second read of the whole file. More repeats would block the thread;
+# `xchip.io.retry` waits longer and keeps a record.
 _REMOTE_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of buckets, no requests for sidecar files
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # the header of a full-size COG in one request
@@ -48,19 +43,19 @@ _REMOTE_OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": "2",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # a connection that stalls for a minute is given up, and retried
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # drop and retry a connection that stalls for a minute
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "VSI_CACHE": "TRUE",
-    "VSI_CACHE_SIZE": "2000000",  # bytes a file; 25 MB, GDAL's default, would be kept for each file of the pool
+    "VSI_CACHE_SIZE": "2000000",  # bytes per file; each file of the pool would hold GDAL's default of 25 MB
 }
 
-# EMPTY_DIR, a common setting for remote files, hides the .aux.xml beside a local one, where the georeferencing may be.
-# TRUE looks for sidecars by name and does not list the folder.
+# EMPTY_DIR, a common setting for remote files, hides the .aux.xml beside a local file, which may hold the georeferencing.
+# TRUE looks for sidecar files by name and does not list the folder.
 _LOCAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 
 
 def gdal_path(href: str) -> str:
-    """What GDAL opens for ``href``: a path, a URL, or a name that GDAL knows already.
+    """Return the name by which GDAL opens ``href``, which is a path, a URL, or already such a name.
 
     Examples
     --------
@@ -89,24 +84,24 @@ def is_remote(href: str) -> bool:
 
 
 def gdal_options(href: str) -> dict[str, str]:
-    """GDAL's configuration for ``href``; for remote files, what the user has set wins."""
+    """Return GDAL's configuration for ``href``; for remote files, settings of the user win."""
     from rasterio.env import getenv, hasenv
 
     if not is_remote(href):
         return dict(_LOCAL_OPTIONS)
-    chosen = {name.upper() for name in (*os.environ, *(getenv() if hasenv() else ()))}
+    user_set = {name.upper() for name in (*os.environ, *(getenv() if hasenv() else ()))}
     options = dict(_REMOTE_OPTIONS)
     if "/vsis3/" in gdal_path(href):
-        options |= _renamed("AWS_S3_ENDPOINT" in chosen)
+        options |= _s3_environment("AWS_S3_ENDPOINT" in user_set)
     query = href.partition("?")[2].lower()
     if "signature=" in query and "x-amz-signature=" not in query:
-        # Signed for GET alone, as Google's and CloudFront's are; GDAL knows this of Amazon's by itself.
+        # Google and CloudFront sign for GET alone. Amazon does too, but GDAL handles its signatures itself.
         options["CPL_VSIL_CURL_USE_HEAD"] = "NO"
-    return {name: value for name, value in options.items() if name not in chosen}
+    return {name: value for name, value in options.items() if name not in user_set}
 
 
 def endpoint_options(url: str) -> dict[str, str]:
-    """GDAL's configuration for an S3 server that is not Amazon's.
+    """Return GDAL's configuration for an S3 server other than Amazon's.
 
     Examples
     --------
@@ -117,43 +112,43 @@ def endpoint_options(url: str) -> dict[str, str]:
     return {
         "AWS_S3_ENDPOINT": f"{server.netloc}{server.path}".rstrip("/"),
         "AWS_HTTPS": "YES" if server.scheme == "https" else "NO",
-        "AWS_VIRTUAL_HOSTING": "FALSE",  # few servers have a host name for each bucket
+        "AWS_VIRTUAL_HOSTING": "FALSE",  # few servers have a host name per bucket
     }
 
 
-def _renamed(endpoint_is_known: bool) -> dict[str, str]:
-    """What Amazon's tools and s3fs find in the environment under names that GDAL does not know."""
+def _s3_environment(endpoint_is_set: bool) -> dict[str, str]:
+    """Return settings of Amazon's tools and s3fs from the environment, under GDAL's names for them."""
     options: dict[str, str] = {}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint and not endpoint_is_known:
+    if endpoint and not endpoint_is_set:
         options |= endpoint_options(endpoint)
     credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
     return options | {"CPL_AWS_CREDENTIALS_FILE": credentials} if credentials else options
 
 
-def shown(href: str) -> str:
-    """``href`` for messages: a signature in its query is a secret."""
+def redacted(href: str) -> str:
+    """Return ``href`` for messages, without its query, because a signature is a secret."""
     path, mark, _ = href.partition("?")
     return f"{path}?..." if mark and is_remote(href) else href
 
 
 class FileError(OSError):
-    """A file that can't be opened or read. The message names it and says what GDAL said; GDAL's error is the cause."""
+    """A file can't be opened or read. The message names the file and quotes GDAL; GDAL's error is the cause."""
 
     def __init__(self, message: str, remote: bool = False, answered: bool = True) -> None:
         super().__init__(message)
         self.remote = remote
-        """Whether it is read over a network."""
+        """Whether the file is read over a network."""
         self.answered = answered
-        """Whether every request is known to have been answered: what can't be decoded is then what the server has."""
+        """Whether the server answered every request: bytes that can't be decoded are then damaged on the server."""
 
     def __reduce__(self) -> tuple[type[FileError], tuple[str, bool, bool]]:
         return type(self), (str(self), self.remote, self.answered)
 
 
 @contextmanager
-def clear_errors(href: str) -> Iterator[None]:
-    """Turn rasterio's errors into a `FileError`."""
+def file_errors(href: str) -> Iterator[None]:
+    """Raise rasterio's errors as a `FileError`."""
     from rasterio.errors import RasterioError
 
     remote = is_remote(href)
@@ -161,21 +156,21 @@ def clear_errors(href: str) -> Iterator[None]:
         try:
             yield
         except RasterioError as error:
-            answered = not repeats and (not remote or observable())
+            answered = not repeats and (not remote or repeats_are_logged())
             _forget_last_error()
             if remote:
                 _READERS.set(href, None)
-            # "Read failed. See previous exception for details." is of no use alone.
+            # The message of the error itself may be "Read failed. See previous exception for details."
             reason = str(error.__cause__ or error).replace(gdal_path(href), href)
-            if shown(href) != href:
-                reason = reason.replace(href[href.index("?") :], "?...")  # also where GDAL leaves the folder out
-            raise FileError(f"can't read {shown(href)}: {reason}", remote, answered) from error
+            if redacted(href) != href:
+                reason = reason.replace(href[href.index("?") :], "?...")  # also where GDAL omits the folder
+            raise FileError(f"can't read {redacted(href)}: {reason}", remote, answered) from error
 
 
 def _forget_last_error() -> None:
-    """GDAL keeps a thread's last error, and rasterio may take it for that of the next call, on quite another file.
+    """Reset GDAL's last error of this thread, which rasterio may report for the next call, on another file.
 
-    To open anything resets it, also what is not there.
+    Opening any file resets it, even a missing file.
     """
     import rasterio
     from rasterio.errors import RasterioIOError
@@ -184,20 +179,20 @@ def _forget_last_error() -> None:
         rasterio.open("/vsimem/xchip-no-such-file").close()
 
 
-Account = tuple[tuple[str, str], ...]
-"""As whom, and from which server, a thread reads: settings of `rasterio.Env`."""
+Account: TypeAlias = tuple[tuple[str, str], ...]
+"""Credentials and server of a thread's reads: settings of `rasterio.Env`."""
 
 
 class _Readers:
-    """Who read a remote file last; None where that failed.
+    """The account that last read each remote file; None if that read failed.
 
-    GDAL remembers for the whole process that a file could not be opened, whatever the reason (a 503 too), and what it was sent,
-    also if that came short, and for whomever. So a file whose last read failed, or was another account's, is opened with all
-    that set aside: the server is asked again.
+    GDAL's caches serve the whole process and all accounts. They hold that a file could not be opened, for any reason (also a
+    503), and received bytes, even if they were cut short. A file whose last read failed, or used another account, is therefore
+    opened without them: the server is asked again.
     """
 
     SIZE = 4096
-    """Files that are remembered."""
+    """Maximum number of files."""
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[str, Account | None] = OrderedDict()
@@ -211,59 +206,59 @@ class _Readers:
                 self._accounts.popitem(last=False)
 
     def trusts(self, href: str, account: Account) -> bool:
-        """Whether what GDAL remembers of a file may be used."""
+        """Whether GDAL's caches may be used for a file."""
         return self._accounts.get(href, account) == account
 
 
 _READERS = _Readers()
 
 
-def open_dataset(href: str) -> Any:
-    """A rasterio dataset of its own, not shared with anyone.
+def open_dataset(href: str) -> DatasetReader:
+    """Open a rasterio dataset that no other code shares.
 
     Raises
     ------
     FileError
-        If it can't be opened; the message names the file.
+        If the file can't be opened; the message names it.
     """
     import rasterio
 
     account = _account(href)
-    with rasterio.Env(**gdal_options(href)), clear_errors(href):
-        anew = is_remote(href) and not _READERS.trusts(href, account)
-        dataset = _open_anew(gdal_path(href)) if anew else rasterio.open(gdal_path(href), sharing=False)
+    with rasterio.Env(**gdal_options(href)), file_errors(href):
+        uncached = is_remote(href) and not _READERS.trusts(href, account)
+        dataset = _open_uncached(gdal_path(href)) if uncached else rasterio.open(gdal_path(href), sharing=False)
     if is_remote(href):
         _READERS.set(href, account)
     return dataset
 
 
-def _open_anew(path: str) -> Any:
-    """A dataset of a remote file, for which GDAL's caches are not asked."""
+def _open_uncached(path: str) -> DatasetReader:
+    """Open a remote file without GDAL's caches."""
     import rasterio
     from rasterio.errors import RasterioError
 
-    # It holds for files whose names begin so. A list would have colons in between, and so a URL can't be in it.
+    # The option is a list of name prefixes separated by colons, so it can't hold a URL.
     with rasterio.Env(CPL_VSIL_CURL_NON_CACHED="/vsi"):
         try:
             return rasterio.open(path, sharing=False)
         except RasterioError:
             if path.startswith("/vsicurl/"):
                 raise
-        # In a bucket GDAL asks again, and then believes its old answer all the same. It has forgotten that one now.
+        # In a bucket GDAL sends the request and still uses its cached result. That request cleared the cache: try again.
         return rasterio.open(path, sharing=False)
 
 
 @contextmanager
-def reading(href: str, dataset: Any) -> Iterator[None]:
-    """GDAL's settings, and errors that name the file, for reads from an open dataset."""
+def reading(href: str, dataset: DatasetReader) -> Iterator[None]:
+    """Apply GDAL's settings for reads from an open dataset, and raise errors that name the file."""
     import rasterio
 
     options = gdal_options(href) if is_remote(href) else {}
     if "JP2" in dataset.driver:
-        # With threads of its own, GDAL's JPEG2000 driver does not pass on that a block could not be decoded: the pixels
-        # of a truncated file are then whatever was in the memory.
+        # With several threads, GDAL's JPEG2000 driver does not report a block that can't be decoded: the pixels of a truncated
+        # file are then uninitialised memory.
         options["GDAL_NUM_THREADS"] = "1"
-    with rasterio.Env(**options) if options else nullcontext(), clear_errors(href):
+    with rasterio.Env(**options) if options else nullcontext(), file_errors(href):
         yield
 
 
@@ -271,7 +266,7 @@ _ACCOUNT_OPTIONS = ("AWS_", "GS_", "AZURE_", "OSS_", "SWIFT_", "GDAL_HTTP_")
 
 
 def _account(href: str) -> Account:
-    """As whom this thread reads ``href`` now."""
+    """Return the account with which this thread reads ``href``."""
     from rasterio.env import getenv, hasenv
 
     if not is_remote(href) or not hasenv():
@@ -279,35 +274,44 @@ def _account(href: str) -> Account:
     return tuple(sorted((name, str(value)) for name, value in getenv().items() if name.upper().startswith(_ACCOUNT_OPTIONS)))
 
 
+Stamp: TypeAlias = tuple[int, int, int]
+"""A value that changes when a local file is written again."""
+
+
+def stamp_of(stat: os.stat_result) -> Stamp:
+    """Return (time of modification, size, inode) of a file."""
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
 class _Idle(NamedTuple):
     href: str
     account: Account
-    stamp: tuple[int, int, int] | None
-    dataset: Any
+    stamp: Stamp | None
+    dataset: DatasetReader
 
 
 class DatasetPool:
-    """Datasets that stay open between reads, each in one thread's hands at a time.
+    """Datasets that stay open between reads, each used by one thread at a time.
 
-    A dataset that nobody uses waits in the pool; a thread that finds none for its file opens one more. So there are as
-    many for a file as threads that read it at once, and at most ``size`` wait. A local file that has changed on disk is
-    opened anew, and so is a remote file under other settings, such as another endpoint or other keys.
+    Unused datasets wait in the pool, at most ``size`` of them. A thread opens a dataset if the pool has none for its file, so a
+    file has as many datasets as threads read it at once. A local file that changed on disk is opened again, and so is a remote
+    file under other settings, such as another endpoint or other keys.
     """
 
     def __init__(self, size: int = POOL_SIZE) -> None:
         self.size = size
-        self._idle: list[_Idle] = []  # the least recently used first
+        self._idle: list[_Idle] = []  # least recently used first
         self._lock = threading.Lock()
         self._abandoned: list[list[_Idle]] = []
-        self._spent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._spent: WeakKeyDictionary[DatasetReader, int] = WeakKeyDictionary()
 
-    def spend(self, dataset: Any, size: int) -> None:
-        """Say that ``size`` bytes of whole blocks were read from a dataset, and won't be needed again."""
+    def spend(self, dataset: DatasetReader, size: int) -> None:
+        """Record that ``size`` bytes of whole blocks were read from a dataset and won't be read again."""
         self._spent[dataset] = self._spent.get(dataset, 0) + size
 
     @contextmanager
-    def borrowed(self, href: str) -> Iterator[Any]:
-        """An open dataset of ``href``, for this thread alone until the end of the ``with`` block.
+    def borrowed(self, href: str) -> Iterator[DatasetReader]:
+        """Yield an open dataset of ``href`` that this thread alone uses until the end of the ``with`` block.
 
         Raises
         ------
@@ -328,7 +332,7 @@ class DatasetPool:
             self._put(_Idle(href, account, stamp, dataset))
 
     def clear(self) -> None:
-        """Close the datasets that wait."""
+        """Close the unused datasets."""
         with self._lock:
             idle, self._idle = self._idle, []
         for entry in idle:
@@ -337,14 +341,13 @@ class DatasetPool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def _take(self, href: str, account: Account, stamp: tuple[int, int, int] | None) -> Any:
+    def _take(self, href: str, account: Account, stamp: Stamp | None) -> DatasetReader | None:
         with self._lock:
-            mine = [entry for entry in self._idle if entry.href == href and entry.account == account]
-            stale = [entry for entry in mine if entry.stamp != stamp]
-            fresh = [entry for entry in mine if entry.stamp == stamp]
-            gone = [id(entry) for entry in (*stale, *fresh[-1:])]
-            if gone:
-                self._idle = [entry for entry in self._idle if id(entry) not in gone]
+            matching = [entry for entry in self._idle if entry.href == href and entry.account == account]
+            stale = [entry for entry in matching if entry.stamp != stamp]
+            fresh = [entry for entry in matching if entry.stamp == stamp]
+            for entry in (*stale, *fresh[-1:]):
+                self._idle.remove(entry)
         for entry in stale:
             entry.dataset.close()
         return fresh[-1].dataset if fresh else None
@@ -357,26 +360,25 @@ class DatasetPool:
             old.dataset.close()
 
     def _after_fork(self) -> None:
-        # A child shares the parent's file positions, so it must not read these datasets; and to close them could wait for
-        # ever on a lock of GDAL that another thread of the parent held.
+        # A child shares the parent's file positions, so it must not read these datasets. Closing them could wait forever on a
+        # GDAL lock that another thread of the parent held.
         self._abandoned.append(self._idle)
         self._idle, self._lock = [], threading.Lock()
 
 
-def _stamp(href: str) -> tuple[int, int, int] | None:
-    """What changes when a local file is written again; None for what can't be asked cheaply."""
+def _stamp(href: str) -> Stamp | None:
+    """Return the stamp of a local file; None for other files, which can't be checked cheaply."""
     path = gdal_path(href)
     if path.startswith("/vsi"):
         return None
     try:
-        stat = os.stat(path)
+        return stamp_of(os.stat(path))
     except OSError:
-        return None  # GDAL's own names, such as "NETCDF:..."; and for a missing file GDAL says so itself
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return None  # GDAL's own names, such as "NETCDF:..."; GDAL reports a missing file itself
 
 
 POOL = DatasetPool()
-# rasterio can't close a dataset cleanly once the interpreter has begun to fall apart.
+# rasterio can't close a dataset cleanly once the interpreter is shutting down.
 atexit.register(POOL.clear)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL._after_fork)

@@ -1,4 +1,4 @@
-"""What GDAL had to ask a server for again. It does so by itself, and mentions it only in a warning."""
+"""Count the requests that GDAL repeats by itself, which it reports only as warnings."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-# "HTTP error code: 503 - https://... . Retrying again in 0.5 secs"; 0 is a connection that was reset, or has stalled.
+# "HTTP error code: 503 - https://... . Retrying again in 0.5 secs"; 0 is a connection that was reset or has stalled.
 _REPEATED = re.compile(r"HTTP error code(?: for .*)?: (\d+)\b.*Retrying again", re.DOTALL)
 _LOGGERS = ("rasterio._err", "rasterio._env")
-"""Where rasterio logs GDAL's warnings."""
+"""Loggers of rasterio for GDAL's warnings. They are private names, but neither GDAL nor rasterio reports repeats otherwise."""
 
 
-class _Open(threading.local):
+class _Active(threading.local):
     def __init__(self) -> None:
         self.counters: list[Counter[int]] = []
 
 
-_OPEN = _Open()
+_ACTIVE = _Active()
 
 
 class _Handler(logging.Handler):
-    """GDAL calls back, and so a record is logged, in the thread that reads."""
+    """Counts repeats for the reading thread, in which GDAL calls back and the record is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = _REPEATED.search(record.getMessage()) if _OPEN.counters else None
-        if found:
-            for counter in _OPEN.counters:
-                counter[int(found[1])] += 1
+        match = _REPEATED.search(record.getMessage()) if _ACTIVE.counters else None
+        if match:
+            for counter in _ACTIVE.counters:
+                counter[int(match[1])] += 1
 
 
 @lru_cache(maxsize=1)
@@ -43,21 +43,21 @@ def _listen() -> None:
 
 @contextmanager
 def counting_repeats() -> Iterator[Counter[int]]:
-    """Count, for reads in this thread, how often GDAL repeats a request: HTTP status, or 0 for a broken connection -> number.
+    """Yield a counter of the requests that GDAL repeats in this thread, by HTTP status; 0 is a broken connection.
 
-    Nothing is counted where rasterio's warnings are turned off: see `observable`.
+    The counter stays empty if rasterio's warnings are turned off: see `repeats_are_logged`.
     """
     _listen()
     counter: Counter[int] = Counter()
-    _OPEN.counters.append(counter)
+    _ACTIVE.counters.append(counter)
     try:
         yield counter
     finally:
-        _OPEN.counters = [other for other in _OPEN.counters if other is not counter]  # equal ones stay
+        _ACTIVE.counters = [active for active in _ACTIVE.counters if active is not counter]  # list.remove would compare by value
 
 
-def observable() -> bool:
-    """Whether GDAL repeats requests at all, by this thread's settings, and its warnings are logged."""
+def repeats_are_logged() -> bool:
+    """Whether GDAL repeats requests under this thread's settings, and its warnings are logged."""
     from rasterio.env import getenv, hasenv
 
     options = getenv() if hasenv() else {}

@@ -1,4 +1,4 @@
-"""How far a long job is, for people: a bar on a terminal or in a notebook, a line now and then elsewhere."""
+"""Show the progress of long jobs: a bar on a terminal or in a notebook, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -6,31 +6,37 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from dask.callbacks import Callback
 
+if TYPE_CHECKING:
+    from dask.typing import Key
+    from tqdm.std import tqdm as Bar
+
 LOGGER = logging.getLogger("xchip")
 
-Tell = Callable[[str, int, int], object]
-"""Called with a step such as "rows written", how many are done, and of how many."""
+Tell: TypeAlias = Callable[[str, int, int], object]
+"""Called with a step such as "rows written", the number done, and the total."""
 
 
 class Progress:
-    """Counts finished scenes, or whatever ``unit`` says.
+    """Count finished scenes, or other units, and show the count.
 
     Parameters
     ----------
     total
-        How many there will be; None where nobody knows yet.
+        The number of units; None if it is unknown.
     label
-        What happens to them: "indexed".
+        What happens to the units: "indexed".
+    unit
+        Name of the units.
     stream
-        Where lines, or a bar if it is a terminal, go. None: a bar where there is a terminal or a notebook to draw it on, else
-        the logger "xchip" at level INFO.
+        Receives lines, or a bar if it is a terminal. None: a bar on the terminal or in the notebook, else lines of the logger
+        "xchip" at level INFO.
     every
         Seconds between two lines.
 
@@ -50,14 +56,14 @@ class Progress:
         self.total, self.label, self.unit, self.every = total, label, unit, every
         self.stream = stream
         self.done = self.failed = self.skipped = 0
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._last = time.monotonic()
-        self._said = ""
+        self._last_line = ""
 
     def __enter__(self) -> Progress:
         stream = sys.stderr if self.stream is None else self.stream
         if self.stream is None and _in_notebook():
-            # Not tqdm.auto: without ipywidgets it warns at length before it draws the same bar as text.
+            # Not tqdm.auto: without ipywidgets it prints a long warning and then the same text bar.
             if importlib.util.find_spec("ipywidgets") is not None:
                 from tqdm.notebook import tqdm
             else:
@@ -70,33 +76,29 @@ class Progress:
         return self
 
     def advance(self, *, failed: bool = False, skipped: bool = False) -> None:
-        """One more is finished; it failed, or there was nothing to do for it."""
-        self.done += 1
+        """Count one more finished unit, which may have failed or been skipped."""
         self.failed += failed
         self.skipped += skipped
-        if self._bar is not None:
-            self._bar.update()
-            if failed:
-                self._bar.set_postfix_str(f"{self.failed:,} failed")
-        elif self.done == self.total or time.monotonic() - self._last >= self.every:
-            self._say()
+        if failed and self._bar is not None:
+            self._bar.set_postfix_str(f"{self.failed:,} failed")
+        self.reach(self.done + 1)
 
     def reach(self, done: int) -> None:
-        """So many are finished in all."""
+        """Set the total number of finished units."""
         more, self.done = done - self.done, done
         if self._bar is not None:
             self._bar.update(more)
-        elif done == self.total or time.monotonic() - self._last >= self.every:
-            self._say()
+        elif self.done == self.total or time.monotonic() - self._last >= self.every:
+            self._print()
 
-    def _say(self) -> None:
+    def _print(self) -> None:
         self._last = time.monotonic()
-        notes = [f"{count:,} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed")) if count]
+        notes = [f"{count:,} {result}" for count, result in ((self.skipped, "skipped"), (self.failed, "failed")) if count]
         of = "" if self.total is None or self.done > self.total else f" of {self.total:,}"
         line = f"{self.label} {self.done:,}{of} {self.unit}" + (f" ({', '.join(notes)})" if notes else "")
-        if line == self._said:
+        if line == self._last_line:
             return
-        self._said = line
+        self._last_line = line
         if self.stream is None:
             LOGGER.info(line)
         else:
@@ -106,22 +108,22 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif self.done:
-            self._say()
+            self._print()
 
 
 @contextmanager
 def told(progress: bool | Tell | None) -> Iterator[Tell]:
-    """What a job calls with a step such as "rows written", how many are done, and of how many.
+    """Yield the function that a job calls to report progress.
 
     Parameters
     ----------
     progress
-        True: each step has a `Progress` of its own, which begins when the step before has ended. A function is called as it is;
-        False and None say nothing.
+        True: show a separate `Progress` for each step; the next step ends it. A function: yield it unchanged. False or None: show
+        nothing.
 
     Examples
     --------
-    >>> with told(lambda what, done, of: print(done, "of", of, what)) as tell:
+    >>> with told(lambda step, done, total: print(done, "of", total, step)) as tell:
     ...     tell("rows written", 1, 2)
     1 of 2 rows written
     """
@@ -131,23 +133,23 @@ def told(progress: bool | Tell | None) -> Iterator[Tell]:
     steps: dict[str, Progress] = {}
     with ExitStack() as stack:
 
-        def tell(what: str, done: int, of: int) -> None:
-            if what not in steps:
+        def tell(step: str, done: int, total: int) -> None:
+            if step not in steps:
                 stack.close()
-                unit, _, label = what.partition(" ")
-                steps[what] = stack.enter_context(Progress(of, label, unit=unit))
-            steps[what].reach(done)
+                unit, _, label = step.partition(" ")
+                steps[step] = stack.enter_context(Progress(total, label, unit=unit))
+            steps[step].reach(done)
 
-        yield tell if progress else lambda what, done, of: None
+        yield tell if progress else lambda step, done, total: None
 
 
 def one_step(progress: bool | Callable[[int, int], object]) -> bool | Tell:
-    """What `told` takes, of a job with a single step, whose function is called with (done, of) alone."""
-    return progress if isinstance(progress, bool) else lambda what, done, of: progress(done, of)
+    """Return the ``progress`` of a job with a single step, whose function takes (done, total), as an argument of `told`."""
+    return progress if isinstance(progress, bool) else lambda step, done, total: progress(done, total)
 
 
 def _in_notebook() -> bool:
-    """Whether this is a kernel, whose frontend draws bars."""
+    """Whether this process is a notebook's kernel."""
     if "IPython" not in sys.modules:
         return False
     from IPython import get_ipython
@@ -156,20 +158,21 @@ def _in_notebook() -> bool:
 
 
 class SceneTasks(Callback):
-    """Tells a `Progress` of each result that dask's own schedulers finish inside ``with SceneTasks(progress):``.
+    """Advance a `Progress` for each result that dask's local schedulers finish inside ``with SceneTasks(progress):``.
 
-    One result is one scene: that is how indexes are written.
+    One result is one scene, as in the graph that writes an index.
     """
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._progress = progress
-        self._results: set[Any] = set()
+        self._results: set[Key] = set()
 
-    def _start_state(self, graph: Any, state: Any) -> None:
-        # A task that no other waits for is a result.
-        self._results = {key for key, others in state["dependents"].items() if not others}
+    # dask documents these two methods for subclasses, in spite of their names.
+    def _start_state(self, graph: object, state: Mapping[str, Mapping[Key, set[Key]]]) -> None:
+        # A result is a task without dependents.
+        self._results = {key for key, dependents in state["dependents"].items() if not dependents}
 
-    def _posttask(self, key: Any, result: Any, graph: Any, state: Any, worker: Any) -> None:
+    def _posttask(self, key: Key, result: object, graph: object, state: object, worker: object) -> None:
         if key in self._results:
             self._progress.advance()

@@ -1,4 +1,4 @@
-"""Trying again what failed: after a wait, with a new signature, or not at all; and a record of what went wrong."""
+"""Retry failed calls after a wait or with a new signature, and record the errors."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from xchip.io.errors import Kind, asked_to_wait, chain, classify
+from xchip.io.errors import Kind, chain, classify, retry_after
 from xchip.io.gdal_log import counting_repeats
 from xchip.io.storage import StorageOptions
 
 RENEWALS = 2
-"""How often in a row a new signature is tried."""
+"""Number of new signatures that are tried in a row."""
 LONGEST_MESSAGE = 1000
-"""Characters of an error's message that are recorded."""
+"""Recorded characters of an error's message."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that went wrong."""
+    """One error of a call."""
 
     attempt: int
-    """In which attempt, from 1."""
+    """Number of the attempt, from 1."""
     kind: Kind | Literal["overcome"]
-    """What `classify` says; "overcome" where GDAL asked again by itself, and went on."""
+    """Result of `classify`; "overcome" where GDAL itself repeated the request with success."""
     error: str
-    """Name of the exception's class."""
+    """Class name of the exception."""
     message: str
-    """What it says; without signatures."""
+    """Message of the exception, without signatures."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the event as a JSON object."""
         return asdict(self)
 
 
 class Outcome(NamedTuple, Generic[T]):
-    """What came of it in the end."""
+    """Result and error history of a retried call."""
 
     value: T
-    """What the function returned."""
+    """Return value of the function."""
     history: tuple[Event, ...]
-    """What went wrong before."""
+    """Errors before the successful attempt."""
 
 
 class GivenUp(Exception):
-    """It can't be done. The last error is the ``__cause__``."""
+    """All attempts failed. The last error is the ``__cause__``."""
 
     def __init__(self, history: tuple[Event, ...]) -> None:
         last = history[-1]
         super().__init__(f"given up at attempt {last.attempt} ({last.kind}): {last.error}: {last.message}")
         self.history = history
-        """What went wrong; the last one is why."""
+        """Errors of all attempts; the last one ended the call."""
 
     def __reduce__(self) -> tuple[type[GivenUp], tuple[tuple[Event, ...]]]:
         return type(self), (self.history,)
@@ -72,40 +72,42 @@ def retrying(
     rng: random.Random | None = None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Outcome[T]:
-    """Call ``function(storage)`` until it works, as long as there is hope.
+    """Call ``function(storage)`` until it succeeds or fails permanently.
 
-    - transient: again after a wait, at random between 0 and ``wait`` x 1, 2, 4, 8 ... seconds, so that a thousand workers don't
-      come back all at once; at least as long as the server asks for, where the error tells; never longer than ``longest``.
-    - denied: again with a new signature, at once and then once more after a wait; without a signer it is permanent.
-    - doubtful: again, once. If it fails in the very same way the file is damaged, and that is permanent. The readers of
-      `xchip.io.gdal` open a file that failed past GDAL's caches, so the server is asked again.
-    - permanent: not again.
+    The `classify` kind of the error decides what follows:
 
-    GDAL itself repeats single requests, two times within two seconds (`xchip.io.gdal`): to read a file anew for each of its
-    ranges that failed would take longer, and on a busy server never end. What it overcame so is recorded too.
+    - transient: call again after a random wait of 0 to ``wait`` x 1, 2, 4, 8 ... seconds, so that a thousand workers don't return
+      all at once. The wait is at least the server's Retry-After, if the error has one, and at most ``longest``.
+    - denied: renew the signature and call again, first at once and then after a wait. Without a signer the error is permanent.
+    - doubtful: call again. The same error twice in a row means that the file is damaged, which is permanent. The readers of
+      `xchip.io.gdal` open a file that failed without GDAL's caches, so the server sends the bytes again.
+    - permanent: raise.
+
+    GDAL itself repeats single requests, two times within two seconds (`xchip.io.gdal`): a second read of the file for each failed
+    range would take longer, and on a busy server never end. The history records these repeats too.
 
     Parameters
     ----------
     function
-        Called with the storage options to use now. It signs the hrefs that it reads.
+        Called with the current storage options. It signs the hrefs that it reads.
     storage
-        How files are reached; its signatures are renewed after a refusal.
+        How files are reached; signatures are renewed after a refusal.
     attempts
-        How often it is called, at most.
+        Maximum number of calls.
     wait, longest
         Seconds.
     rng, sleep
-        Where waits come from, and what waits.
+        Source of random waits, and the function that waits.
 
     Returns
     -------
     Outcome
-        (value, history): what the function returned, and the `Event`s before.
+        (value, history): the return value of the function, and the `Event`s before it.
 
     Raises
     ------
     GivenUp
-        If it failed for good; it bears the history, and the error as its cause.
+        If the last attempt fails; it carries the history, and the last error as its cause.
 
     Examples
     --------
@@ -122,7 +124,7 @@ def retrying(
     rng = rng or random.Random()
     history: list[Event] = []
     refused = 0
-    doubt = None
+    doubtful_messages = None
     for attempt in range(1, attempts + 1):
         with counting_repeats() as repeats:
             try:
@@ -132,19 +134,19 @@ def retrying(
             else:
                 return Outcome(value, (*history, *_overcome(attempt, repeats)))
         kind = classify(error)
-        symptom = [str(one) for one in chain(error)]
+        messages = [str(cause) for cause in chain(error)]
         refused = refused + 1 if kind == "denied" else 0
-        if kind == "doubtful" and symptom == doubt:
+        if kind == "doubtful" and messages == doubtful_messages:
             kind = "permanent"
-        doubt = symptom if kind == "doubtful" else None
+        doubtful_messages = messages if kind == "doubtful" else None
         history += [*_overcome(attempt, repeats), Event(attempt, kind, type(error).__name__, recorded_message(error))]
         hopeless = kind == "permanent" or (kind == "denied" and (storage.signer is None or refused > RENEWALS))
         if hopeless or attempt == attempts:
             raise GivenUp(tuple(history)) from error
         if storage.signer is not None and kind in ("denied", "doubtful"):
-            storage = storage.renewed()  # GDAL does not say why a range in the middle of a file did not come
+            storage = storage.renewed()  # GDAL does not report why a range in the middle of a file failed
         if refused != 1:
-            sleep(pause(attempt, wait, longest, rng, asked_to_wait(error)))
+            sleep(retry_delay(attempt, wait, longest, rng, retry_after(error)))
     raise ValueError(f"attempts is at least 1, got {attempts}")
 
 
@@ -157,7 +159,7 @@ def insistently(
     rng: random.Random | None = None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> T:
-    """Call ``function()`` again while its errors are transient; any other error, and the last one, is raised as it is.
+    """Call ``function()`` again while its errors are transient; raise any other error, and the last one, unchanged.
 
     Examples
     --------
@@ -171,17 +173,17 @@ def insistently(
         except Exception as error:
             if classify(error) != "transient":
                 raise
-            sleep(pause(attempt, wait, longest, rng, asked_to_wait(error)))
+            sleep(retry_delay(attempt, wait, longest, rng, retry_after(error)))
     return function()
 
 
-def pause(attempt: int, wait: float, longest: float, rng: random.Random, asked: float = 0.0) -> float:
-    """Seconds to wait: at random up to ``wait`` x 2 ** (attempt - 1), at least ``asked``, at most ``longest``."""
-    return min(longest, max(asked, rng.uniform(0, min(longest, wait * 2.0 ** min(attempt - 1, 60)))))
+def retry_delay(attempt: int, wait: float, longest: float, rng: random.Random, at_least: float = 0.0) -> float:
+    """Return seconds to wait: random up to ``wait`` x 2 ** (attempt - 1), but at least ``at_least`` and at most ``longest``."""
+    return min(longest, max(at_least, rng.uniform(0, min(longest, wait * 2.0 ** min(attempt - 1, 60)))))
 
 
 def attempts_in(history: tuple[Event, ...]) -> int:
-    """How many attempts failed."""
+    """Return the number of failed attempts."""
     return sum(event.kind != "overcome" for event in history)
 
 
@@ -195,6 +197,6 @@ _QUERY = re.compile(r"(\w+://[^\s?'\"<>]+)\?[^\s'\"<>]+")
 
 
 def recorded_message(error: BaseException) -> str:
-    """What an error says, as it is recorded: without signatures, and not endless."""
+    """Return the message of an error for records: without signatures, and cut to `LONGEST_MESSAGE`."""
     text = _QUERY.sub(r"\1?...", str(error))
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

@@ -1,13 +1,13 @@
-"""Signed URLs: signatures that are made when a file is read, renewed when a server refuses them, and never stored."""
+"""Signed URLs: sign when a file is read, renew after a refusal, never store a signature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
 from urllib.parse import urlsplit
 
 Signer = Callable[[str], str]
-"""href -> href that may be read now; it must be picklable. One that keeps signatures may have a method ``renew()``."""
+"""href -> href that can be read now. It must be picklable. A signer that caches signatures may have a method ``renew()``."""
 
 PLANETARY_COMPUTER = "planetary-computer"
 _BLOB_STORAGE = ".blob.core.windows.net"
@@ -24,13 +24,13 @@ _AZURE = frozenset(
 )
 _OLDER = frozenset(("signature", "expires", "policy", "hash-algorithm", "security-token", "x-amz-security-token"))
 _OLDER_KEYS = frozenset(("key-pair-id", "googleaccessid", "awsaccesskeyid", "ossaccesskeyid"))
-"""Whose signature it is: CloudFront's, and version 2 of Google's, Amazon's and Alibaba's."""
+"""Names of the signing key: CloudFront, and version 2 of Google, Amazon and Alibaba."""
 
 
 def unsigned_href(href: str) -> str:
-    """``href`` without its signature, as it may be stored; what else the query holds stays, letter by letter.
+    """Return ``href`` without its signature, which must not be stored; the rest of the query stays unchanged.
 
-    Known are the signatures of Amazon S3 and CloudFront, Google Cloud Storage, Azure (SAS) and Alibaba.
+    Recognises signatures of Amazon S3 and CloudFront, Google Cloud Storage, Azure (SAS) and Alibaba.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def _name(field: str) -> str:
 
 
 def _signature(names: set[str]) -> frozenset[str]:
-    """Which of the query's names belong to a signature."""
+    """Return the parameter names of the signature in a query; none without a signature."""
     if "x-amz-signature" in names:
         return _AMAZON
     if "x-goog-signature" in names:
@@ -68,27 +68,27 @@ def _signature(names: set[str]) -> frozenset[str]:
 
 
 def signed(href: str, signer: Signer | str | None) -> str:
-    """``href`` as ``signer`` signs it; see `xchip.io.storage.StorageOptions`."""
+    """Return ``href`` signed by ``signer``; see `xchip.io.storage.StorageOptions`."""
     if signer is None:
         return href
     if signer == PLANETARY_COMPUTER:
         if not (urlsplit(href).hostname or "").endswith(_BLOB_STORAGE):
-            return href  # the package signs nothing else, so it is not needed for other catalogues' files
-        # An item that was signed when it was found has a signature of that time, and the package would leave it as it is.
+            return href  # the package signs no other hrefs, so other catalogues don't need it
+        # The package leaves an old signature of a search result as it is, so remove it first.
         bare = unsigned_href(href)
-        answer = str(_planetary_computer().sign_url(bare))
-        return answer if answer != bare else href
+        signed_href = str(_planetary_computer().sign_url(bare))
+        return signed_href if signed_href != bare else href
     assert callable(signer), "StorageOptions has checked it"
-    answer = signer(href)
-    if not isinstance(answer, str):
-        raise ValueError(f"the signer {signer!r} gave {answer!r} for {href!r}; a signer takes an href and returns one")
-    return answer
+    signed_href = signer(href)
+    if not isinstance(signed_href, str):
+        raise ValueError(f"the signer {signer!r} returned {signed_href!r} for {href!r}; a signer must return an href")
+    return signed_href
 
 
 def forget_signatures(signer: Signer | str | None) -> None:
-    """Let the next signature be a new one, because the last was refused."""
+    """Clear cached signatures, so that the next signature is new."""
     if signer == PLANETARY_COMPUTER:
-        # Its tokens are good for about an hour and kept until a minute before; a server may refuse them earlier.
+        # The package caches a token until a minute before it expires; a server may refuse it earlier.
         _planetary_computer().TOKEN_CACHE.clear()
     else:
         renew = getattr(signer, "renew", None)
@@ -96,7 +96,7 @@ def forget_signatures(signer: Signer | str | None) -> None:
             renew()
 
 
-def _planetary_computer() -> Any:
+def _planetary_computer() -> ModuleType:
     try:
         from planetary_computer import sas
     except ImportError as error:

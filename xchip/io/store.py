@@ -1,11 +1,10 @@
-"""Files below a root, on disk or in a bucket. A file appears whole or not at all, and what was there before stays until then."""
+"""Read and write files below a root, on disk or in a bucket. A write replaces the whole file at once, or changes nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,259 +12,251 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from xchip.io.storage import StorageOptions
 
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
 try:
     import fcntl
-except ImportError:  # Windows has other locks
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 ABANDONED_AFTER = 24 * 3600
-"""Seconds after which a file that was being written belongs to a process that is gone."""
-HELD = ".held.tmp"
-"""End of the name of a file that its writer has locked, so that it can be told at once whether that is gone."""
-
+"""Age in seconds at which a partly written file counts as abandoned by its writer."""
+LOCKED_SUFFIX = ".held.tmp"
+"""Suffix of a partly written file that its writer has locked: a free lock shows at once that the writer is gone."""
 READERS = 16
-"""Files read at once, where there are several."""
+"""Number of files that are read at once."""
 
 
 class Entry(NamedTuple):
     """A file below the root."""
 
     name: str
-    """With ``/`` between folders."""
+    """Path below the root, with ``/`` between folders."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
-def told(differences: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `Store.claim` found, for messages."""
-    return ", ".join(f"{key}={made!r} (now {now!r})" for key, (made, now) in differences.items())
+def told(differences: Mapping[str, tuple[object, object]]) -> str:
+    """Return the differences that `Store.claim` found, as text for messages."""
+    return ", ".join(f"{key}={recorded!r} (now {new!r})" for key, (recorded, new) in differences.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Files below ``root``, a local path or a URL; names have ``/`` between folders and are relative to it."""
+    """Files below ``root``, a local path or a URL. Names of files are relative to it, with ``/`` between folders."""
 
     root: str
     storage: StorageOptions = field(default_factory=StorageOptions)
 
     @property
     def is_local(self) -> bool:
-        """Whether the root is a path of this machine."""
+        """Whether the root is a local path."""
         return "://" not in self.root or self.root.startswith("file://")
 
     def path(self, name: str = "") -> str:
-        """Full path or URL of a file; the root itself without a name."""
+        """Return the full path or URL of a file; of the root without a name."""
         root = self.root.rstrip("/") or "/"
         return f"{root}/{name}" if name else root
 
-    def filesystem(self, name: str = "") -> tuple[Any, str]:
-        """(fsspec file system, path on it) of a file."""
+    def filesystem(self, name: str = "") -> tuple[AbstractFileSystem, str]:
+        """Return the fsspec file system of a file, and the path on it."""
         return self.storage.filesystem(self.path(name))
 
     def local(self, name: str = "") -> Path:
-        """A file's path, where the root is local."""
+        """Return the path of a file; the root must be local."""
         return Path(self.filesystem(name)[1])
 
     def read(self, name: str) -> bytes:
-        """A file's bytes; FileNotFoundError where it is absent."""
+        """Return the bytes of a file; raise FileNotFoundError if it does not exist."""
         fs, path = self.filesystem(name)
         return bytes(fs.cat_file(path))
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
-        """The bytes of several files, many at a time where that is quicker."""
+        """Return the bytes of several files, read at once."""
         if len(names) < 2:
             return [self.read(name) for name in names]
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(self.read, names))
 
     def open(self, name: str) -> BinaryIO:
-        """A file to read and seek in."""
+        """Open a file to read and seek in."""
         fs, path = self.filesystem(name)
         return fs.open(path, "rb")
 
     def exists(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         fs, path = self.filesystem(name)
         return bool(fs.exists(path))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file: aside and renamed on disk, one put elsewhere."""
+        """Write a file: on disk as a temporary file that is renamed, in a bucket with one request."""
         if not self.is_local:
             fs, path = self.filesystem(name)
             fs.pipe_file(path, content)
             return
         target = self.local(name)
-        with _written(self._aside(target, held=True), content) as aside:
-            os.replace(aside, target)
+        with _written(_temporary(target, locked=True), content) as temporary:
+            os.replace(temporary, target)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A path of this machine to write a large file to. At the block's end it becomes ``name``; if that raises, it goes."""
+        """Yield a local path to write a large file to. The file becomes ``name`` when the block ends; an error removes it."""
         if self.is_local:
             target = self.local(name)
-            aside = self._aside(target)
+            temporary = _temporary(target)
             try:
-                yield aside
-                os.replace(aside, target)
+                yield temporary
+                os.replace(temporary, target)
             finally:
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             return
         with tempfile.TemporaryDirectory(prefix="xchip-") as folder:
-            aside = Path(folder) / "file"
-            yield aside
+            temporary = Path(folder) / "file"
+            yield temporary
             fs, path = self.filesystem(name)
-            fs.put_file(str(aside), path)
+            fs.put_file(str(temporary), path)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file unless there is one; whether this call wrote it. Of several at once, one does."""
+        """Write a file unless it exists; return whether this call wrote it. Of several simultaneous calls, one writes it."""
         if not self.is_local:
             fs, path = self.filesystem(name)
             try:
                 fs.pipe_file(path, content, mode="create")
             except OSError:
-                # Not every file system has FileExistsError for it: s3fs says EINVAL of a condition that does not hold.
+                # Not every file system raises FileExistsError: s3fs raises EINVAL.
                 if not fs.exists(path):
                     raise
                 return False
             return True
         target = self.local(name)
         try:
-            with _written(self._aside(target, held=True), content) as aside:
-                os.link(aside, target)  # unlike a rename, it does not replace
+            with _written(_temporary(target, locked=True), content) as temporary:
+                os.link(temporary, target)  # unlike a rename, a link does not replace a file
         except FileExistsError:
             return False
         return True
 
-    def claim(self, name: str, parameters: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Write down as JSON what is made here, unless somebody has; what differs from that: (made with, now) by name."""
-        wanted = json.loads(json.dumps(parameters))
-        if self.create(name, json.dumps(wanted, indent=1).encode()):
+    def claim(self, name: str, parameters: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+        """Record the parameters as JSON if none are recorded; return differences: name -> (recorded value, new value)."""
+        new = json.loads(json.dumps(parameters))
+        if self.create(name, json.dumps(new, indent=1).encode()):
             return {}
-        known = json.loads(self.read(name))
-        both = {key: (known.get(key), wanted.get(key)) for key in sorted({*known, *wanted})}
-        return {key: (made, now) for key, (made, now) in both.items() if made != now}
+        recorded = json.loads(self.read(name))
+        values = {key: (recorded.get(key), new.get(key)) for key in sorted({*recorded, *new})}
+        return {key: (before, after) for key, (before, after) in values.items() if before != after}
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         fs, path = self.filesystem(name)
         with suppress(FileNotFoundError):
             fs.rm_file(path)
 
-    def remove_folder(self, name: str) -> None:
-        """Remove a folder and all that is in it, if it is there."""
-        fs, path = self.filesystem(name)
-        if self.is_local:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(FileNotFoundError):
-                fs.rm(path, recursive=True)
-
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """All files below a folder, in the order of their names; none where it is absent. Files being written are left out."""
+        """Yield all files below a folder, sorted by name, without partly written files; none if the folder does not exist."""
         if self.is_local:
             yield from self._local_entries(self.local(folder), f"{folder}/" if folder else "")
             return
         fs, path = self.filesystem(folder)
         with suppress(FileNotFoundError):
             base = path.rstrip("/") + "/"
-            for found, facts in sorted(fs.find(path, detail=True).items()):
-                if facts["type"] == "file":  # some servers keep empty folders
-                    yield Entry((f"{folder}/" if folder else "") + found.removeprefix(base), int(facts["size"]))
+            for file, facts in sorted(fs.find(path, detail=True).items()):
+                if facts["type"] == "file":  # some servers list empty folders
+                    yield Entry((f"{folder}/" if folder else "") + file.removeprefix(base), int(facts["size"]))
 
     def _local_entries(self, folder: Path, prefix: str) -> Iterator[Entry]:
         try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except FileNotFoundError:
             return
         for entry in entries:
             if entry.is_dir():
                 yield from self._local_entries(Path(entry.path), f"{prefix}{entry.name}/")
-            elif not _is_aside(entry.name):
-                with suppress(FileNotFoundError):  # removed while we looked
+            elif not _is_temporary(entry.name):
+                with suppress(FileNotFoundError):  # another process removed it
                     yield Entry(prefix + entry.name, entry.stat().st_size)
 
     def leftovers(self) -> Iterator[str]:
-        """Files being written, or left half-written by a process that is gone; only a local root has them."""
+        """Yield partly written files, whose writers may be gone; only a local root has such files."""
         for folder, _, names in os.walk(self.local()) if self.is_local else ():
             for name in names:
-                if _is_aside(name):
+                if _is_temporary(name):
                     yield (Path(folder) / name).relative_to(self.local()).as_posix()
 
-    @staticmethod
-    def _aside(target: Path, *, held: bool = False) -> Path:
-        """A name beside ``target`` for a file that is being written; what others left half-written is removed.
 
-        ``held``: a lock on it says that its writer lives, so it need not be old to be known as left.
-        """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for old in target.parent.glob(f".{target.name}.*.tmp"):
-            with suppress(FileNotFoundError):
-                if time.time() - old.stat().st_mtime > ABANDONED_AFTER or (old.name.endswith(HELD) and _let_go(old)):
-                    old.unlink()
-        return target.parent / f".{target.name}.{secrets.token_hex(4)}{HELD if held else '.tmp'}"
+def _temporary(target: Path, *, locked: bool = False) -> Path:
+    """Return a new path beside ``target`` for a file to be renamed to it, and remove abandoned files of that kind.
+
+    ``locked``: the writer will lock the file, so that the file counts as abandoned as soon as the writer is gone.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for old in target.parent.glob(f".{target.name}.*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > ABANDONED_AFTER or (old.name.endswith(LOCKED_SUFFIX) and _is_unlocked(old)):
+                old.unlink()
+    return target.parent / f".{target.name}.{secrets.token_hex(4)}{LOCKED_SUFFIX if locked else '.tmp'}"
 
 
-def _is_aside(name: str) -> bool:
+def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
 @contextmanager
-def _written(aside: Path, content: bytes) -> Iterator[Path]:
-    """``aside`` with ``content``, locked until the end of the block; what is left of it then goes."""
+def _written(temporary: Path, content: bytes) -> Iterator[Path]:
+    """Write ``content`` to a file and lock it until the end of the block; remove the file then, unless it was renamed."""
     try:
-        with aside.open("xb") as file:
+        with temporary.open("xb") as file:
             _lock(file)
             file.write(content)
             file.flush()
             if fcntl is None:
-                file.close()  # Windows moves no open file
-            yield aside
+                file.close()  # Windows can't rename an open file
+            yield temporary
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _let_go(aside: Path) -> bool:
-    """Whether nobody has a lock on a file that has content; an empty one may be about to be locked."""
-    with aside.open("rb") as file:
+def _is_unlocked(temporary: Path) -> bool:
+    """Whether a file has content and no lock; the writer of an empty file may be about to lock it."""
+    with temporary.open("rb") as file:
         return os.fstat(file.fileno()).st_size > 0 and _lock(file)
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock an open file, which ends when it is closed or its process dies; whether that went well."""
+    """Lock an open file until it is closed or its process ends; return whether the lock was free."""
     if fcntl is None:
         return False
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody else has it, or the file system has no locks
+    except OSError:  # another process has the lock, or the file system has no locks
         return False
     return True
 
 
 @contextmanager
 def reached(what: str, *, passed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Errors of a store, each as an OSError that says what could not be done; ``passed`` stay as they are.
+    """Raise errors of a store as an OSError that says what failed; errors of the types ``passed`` stay unchanged.
 
-    Without credentials s3fs raises what is no OSError, and of a refusal it says nothing but "Forbidden".
+    Without credentials s3fs raises errors that are not an OSError, and the message of a refusal is only "Forbidden".
 
     Examples
     --------
     >>> with reached("read the index 's3://a/b'"):
     ...     raise PermissionError("Forbidden")
     Traceback (most recent call last):
-    PermissionError: can't read the index 's3://a/b': Forbidden; check where it is, your credentials and your rights
+    PermissionError: can't read the index 's3://a/b': Forbidden; check the location, your credentials and your permissions
     """
-    through: tuple[type[Exception], ...] = (ValueError, ImportError, *passed)
+    unchanged: tuple[type[Exception], ...] = (ValueError, ImportError, *passed)
     try:
         yield
-    except through:
+    except unchanged:
         raise
     except Exception as error:
-        kinds = (PermissionError, FileNotFoundError)
-        kind = next((one for one in kinds if isinstance(error, one)), OSError)
+        kind = next((kind for kind in (PermissionError, FileNotFoundError) if isinstance(error, kind)), OSError)
         reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise kind(f"can't {what}: {reason}; check where it is, your credentials and your rights") from error
+        raise kind(f"can't {what}: {reason}; check the location, your credentials and your permissions") from error

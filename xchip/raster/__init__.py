@@ -1,1 +1,1 @@
-"""Pixels of a file: its header, and its windows on its own or a coarser grid."""
+"""Read raster files: headers, and windows of pixels on the file's own grid or on another grid."""

@@ -1,4 +1,4 @@
-"""Reading pixels: the Reader that stackstac is given, and files read from top to bottom."""
+"""Read pixels: a Reader for stackstac, and whole files in strips from top to bottom."""
 
 from __future__ import annotations
 
@@ -6,27 +6,35 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xchip.core.grid import Alignment, AxisMap, PixelGrid, alignment
 from xchip.core.scene import Band, BoaOffset, ItemError
-from xchip.io.gdal import POOL, open_dataset, reading, shown
+from xchip.io.gdal import POOL, open_dataset, reading, redacted
 from xchip.raster.deflate_tiles import inflate, read_tiles
 from xchip.raster.regrid import Box, covered, repeat, source_box, warp
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from rasterio.enums import Resampling
+    from rasterio.io import DatasetReader
+    from rasterio.windows import Window
+    from stackstac.raster_spec import RasterSpec
+    from stackstac.rio_env import LayeredEnv
+
 # Strips of about this size stay in a core's cache while they are counted.
 STRIP_BYTES = 2 << 20
-# GDAL keeps decoded blocks up to 5 % of the memory, also of a file that is read once. Closing the file frees them.
+# GDAL caches decoded blocks up to 5 % of the memory, also of a file that is read once. Closing the file frees them.
 KEPT_BYTES = 12 << 20
-# A finer band is thinned, and a band is warped, in parts whose source pixels take about this much.
+# Bands are thinned and warped in parts, whose source pixels take about this many bytes.
 PART_BYTES = 64 << 20
 
 
 def fill_value(dtype: str | np.dtype, nodata: float | None) -> np.generic:
-    """What pixels without data hold: ``nodata`` as a scalar of ``dtype``; 0 where none is declared or it doesn't fit.
+    """Return the value of pixels without data: ``nodata`` as a scalar of ``dtype``, or 0 if it is None or out of range.
 
     Examples
     --------
@@ -51,26 +59,26 @@ def holds(dtype: str | np.dtype, value: float) -> bool:
 
 @dataclass(frozen=True)
 class BandSource:
-    """One band on a target grid: what a `BandReader` needs to know, as text in place of a URL."""
+    """One band on a target grid, as a `BandReader` gets it: as text in place of a URL."""
 
     item_id: str
-    """For messages."""
+    """Id of the item, for messages."""
     band: Band
-    """The band."""
+    """The band to read."""
     target: PixelGrid
     """The grid of the stack."""
     siblings: tuple[int, ...] = ()
-    """Numbers of the file's bands that are read in one go, this one included, in the order in which they are asked for."""
+    """Numbers of the file's bands that are read at once, this band included, in the order of their readers."""
     rescale: bool = False
-    """Whether scale and offset are applied: float32, with NaN where the file has nodata or its mask is 0."""
+    """Whether to apply scale and offset: float32, with NaN where the file has nodata or its mask is 0."""
 
     def to_url(self) -> str:
-        """The source as text, for stackstac's asset table."""
+        """Return the source as text, for stackstac's asset table."""
         return json.dumps(_fields(self), default=_fields)  # dataclasses.asdict takes ten times as long
 
     @classmethod
     def from_url(cls, url: str) -> BandSource:
-        """The source that `to_url` wrote."""
+        """Return the source that `to_url` wrote."""
         values = json.loads(url)
         band = values["band"]
         band["grid"] = PixelGrid(**band["grid"])
@@ -80,7 +88,7 @@ class BandSource:
         return cls(values["item_id"], Band(**band), target, siblings, values["rescale"])
 
     def alignment(self, resampling: str) -> Alignment | None:
-        """How the band's pixels lie under the target's where they are taken over unchanged; None where it is warped."""
+        """Return how the band's pixels line up with the target's; None if the band must be warped."""
         if self.band.grid.crs != self.target.crs:
             return None
         relation = alignment(source=self.band.grid, target=self.target)
@@ -89,75 +97,62 @@ class BandSource:
         return relation
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def _fields(value: DataclassInstance) -> dict[str, object]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 class BandReader:
     """A stackstac Reader of one band in its native dtype, without masks, and without a warp where grids line up.
 
-    ``url`` is the text of a `BandSource`. Files are opened at the first read, through the process's pool, so a reader is small,
-    pickles, and any number of threads may use it at once.
+    ``url`` is the text of a `BandSource`. Each read takes a dataset from the process's pool, so a reader is small, pickles, and
+    serves any number of threads at once. Parameters without a use here belong to stackstac's protocol.
     """
 
     def __init__(
         self,
         *,
         url: str,
-        spec: Any,
-        resampling: Any,
+        spec: RasterSpec | None = None,
+        resampling: Resampling,
         dtype: np.dtype,
         fill_value: float | np.generic,
         scale_offset: tuple[float, float] = (1, 0),
-        gdal_env: Any = None,
+        gdal_env: LayeredEnv | None = None,
         errors_as_nodata: tuple[Exception, ...] = (),
     ) -> None:
-        self._arguments = {
-            "url": url,
-            "spec": spec,
-            "resampling": resampling,
-            "dtype": dtype,
-            "fill_value": fill_value,
-            "scale_offset": scale_offset,
-            "gdal_env": gdal_env,
-            "errors_as_nodata": errors_as_nodata,
-        }
         self.url = url
         self.resampling = resampling
         self.dtype = np.dtype(dtype)
         self.fill_value = fill_value
-        self.scale_offset = scale_offset
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self._arguments
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[partial[BandReader], tuple[()]]:
+        arguments = {"url": self.url, "resampling": self.resampling, "dtype": self.dtype, "fill_value": self.fill_value}
+        return partial(type(self), **arguments), ()
 
     def close(self) -> None:
-        """Nothing to close: datasets belong to the pool."""
+        """Do nothing, because datasets belong to the pool."""
 
     @cached_property
     def source(self) -> BandSource:
-        """What ``url`` says."""
+        """The band and its target grid."""
         return BandSource.from_url(self.url)
 
     @cached_property
     def _alignment(self) -> Alignment | None:
         return self.source.alignment(self.resampling.name)
 
-    def read(self, window: Any) -> np.ndarray:
-        """The pixels of a window of the target grid: (window.height, window.width); fill where the file has none.
+    def read(self, window: Window) -> np.ndarray:
+        """Return the pixels of a window of the target grid, (window.height, window.width), with fill outside of the file.
 
         Raises
         ------
         ItemError
-            If the file is missing, truncated, or not what the item says; names item, asset and file.
+            If the file is missing, truncated, or differs from its item; the message names item, asset and file.
         """
         top, left = round(window.row_off), round(window.col_off)
         box = Box(top, top + round(window.height), left, left + round(window.width))
         if self.source.band.index in self.source.siblings[:1]:
-            _HANDED_ON.bands.clear()  # nobody came for them
+            _SIBLINGS.bands.clear()  # leftovers that no reader took
         try:
             if self._alignment is None:
                 return self._warped(box)
@@ -217,7 +212,7 @@ class BandReader:
         return warp(values, grid, part, resampling=self.resampling, nodata=nodata, fill=self.fill_value)
 
     def _pixels(self, box: Box) -> np.ndarray:
-        """Pixels of the band's own grid, in the dtype of the stack."""
+        """Return pixels of the band's own grid, in the dtype of the stack."""
         band = self.source.band
         values, valid = self._read_file(box)
         values = apply_offset(values, band)
@@ -232,55 +227,56 @@ class BandReader:
         return physical
 
     def _read_file(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
-        """(values, mask) as stored; the other bands of the file are kept for the readers that come next in this thread."""
+        """Return (values, mask) as stored; keep the file's other bands for the next readers in this thread."""
         band, siblings = self.source.band, self.source.siblings
         if band.index == 0:
             with POOL.borrowed(band.href) as dataset:
                 check(dataset, band)
-                return dataset.dataset_mask(window=_window(box)), None
+                return dataset.dataset_mask(window=box.window()), None
         first = bool(siblings) and band.index == siblings[0]
-        values = None if first else _HANDED_ON.bands.pop((band.href, band.index, box), None)
+        values = None if first else _SIBLINGS.bands.pop((band.href, band.index, box), None)
         if values is None:
             indexes = siblings if first else (band.index,)
             with POOL.borrowed(band.href) as dataset:
                 check(dataset, band)
-                values, *others = read_tiles(dataset, indexes, box)
-            _HANDED_ON.keep(band.href, {(band.href, index, box): other for index, other in zip(indexes[1:], others, strict=True)})
+                values, *sibling_values = read_tiles(dataset, indexes, box)
+            keys = ((band.href, index, box) for index in indexes[1:])
+            _SIBLINGS.keep(band.href, dict(zip(keys, sibling_values, strict=True)))
         return values, self._mask(box)
 
     def _mask(self, box: Box) -> np.ndarray | None:
         if not (self.source.rescale and self.source.band.masked):
             return None
         with POOL.borrowed(self.source.band.href) as dataset:
-            return dataset.read_masks(self.source.band.index, window=_window(box))
+            return dataset.read_masks(self.source.band.index, window=box.window())
 
 
-class _HandedOn(threading.local):
-    """Pixels of a multi-band file that were read together with the first band: those of one window a thread.
+class _Siblings(threading.local):
+    """Pixels of a multi-band file that were read together with its first band: one window per thread.
 
-    stackstac asks the readers of a chunk one after another in one thread. Each takes its own away.
+    stackstac calls the readers of a chunk one after another in one thread. Each reader removes its band.
     """
 
     def __init__(self) -> None:
         self.bands: dict[tuple[str, int, Box], np.ndarray] = {}
 
     def keep(self, href: str, bands: dict[tuple[str, int, Box], np.ndarray]) -> None:
-        """Keep ``bands``; what a chunk of another file left behind, because a reader of it failed, goes."""
+        """Keep ``bands``, and drop bands of other files, which remain if a reader fails."""
         self.bands = {key: values for key, values in self.bands.items() if key[0] == href} | bands
 
 
-_HANDED_ON = _HandedOn()
+_SIBLINGS = _Siblings()
 
 
-def check(dataset: Any, band: Band) -> None:
-    """Refuse a file that is not what its item says.
+def check(dataset: DatasetReader, band: Band) -> None:
+    """Check that a file agrees with its item.
 
     Raises
     ------
     OSError
-        Naming the file, and the value in the file and in the metadata.
+        If it does not; the message names the file, its value and the item's value.
     """
-    name = shown(band.href)
+    name = redacted(band.href)
     if band.index > dataset.count:
         raise OSError(f"{name} has {dataset.count} bands; the item says that this is band {band.index}")
     if dataset.shape != band.grid.shape:
@@ -292,94 +288,84 @@ def check(dataset: Any, band: Band) -> None:
         points, _ = dataset.gcps
         if points:
             raise OSError(f"{name} has no pixel grid, only {len(points)} ground control points; warp it first (gdalwarp)")
-        return  # no georeferencing of its own: the item's stands
+        return  # a file without georeferencing: use the item's
     height, width = band.grid.shape
-    a, b, c, d, e, f = (mine - item for mine, item in zip(transform, band.grid.transform, strict=True))
+    a, b, c, d, e, f = (file - item for file, item in zip(transform, band.grid.transform, strict=True))
     res_y, res_x = band.grid.res
-    # The four corners are where two affine grids differ most; half a pixel is a shift, less is rounding in the item.
-    off = max(max(abs(a * x + b * y + c) / res_x, abs(d * x + e * y + f) / res_y) for x in (0, width) for y in (0, height))
-    if off >= 0.5:
-        raise OSError(f"{name} has the transform {transform}; the item says {band.grid.transform}, {off:.1f} pixels away")
-
-
-def _window(box: Box) -> Any:
-    from rasterio.windows import Window
-
-    return Window(box.left, box.top, box.shape[1], box.shape[0])
+    # Two affine grids differ most at the four corners; half a pixel is a shift, less is rounding in the item.
+    distance = max(max(abs(a * x + b * y + c) / res_x, abs(d * x + e * y + f) / res_y) for x in (0, width) for y in (0, height))
+    if distance >= 0.5:
+        raise OSError(f"{name} has the transform {transform}; the item says {band.grid.transform}, {distance:.1f} pixels away")
 
 
 def strips(
     source: Band | str, indexes: int | Sequence[int] | None = None, *, turn: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Read a file once from top to bottom, in its own pixels and as stored, in bounded memory.
+    """Read a file once from top to bottom, in its own pixels and stored values, in bounded memory.
 
     Parameters
     ----------
     source
-        A band, whose file is then held against what the item says, or an href.
+        A band, whose file is checked against its item, or an href.
     indexes
         Number of the band, from 1, or 0 for the file's mask (uint8, 0 where there are no data): arrays are (rows, width).
-        Several: (bands, rows, width). None: the number of the `Band`, or 1.
+        Several numbers: (bands, rows, width). None: the number of the `Band`, or 1.
     turn
-        (k, n): every n-th strip from number k on, where n read in turns. Each opens the file for itself.
+        (k, n): every n-th strip from strip k, so that n readers share a file. Each reader opens the file itself.
 
     Yields
     ------
     (row_off, values)
-        Whole rows of blocks, in order, about 2 MB or one row of blocks. The strip after the next overwrites the array; in turns,
-        the next does.
+        Whole rows of blocks, in order, about 2 MB or one row of blocks. The strip after the next overwrites the array; with n > 1
+        readers, the next strip does.
 
     Raises
     ------
     OSError
-        If the file is missing or truncated; names the file.
+        If the file is missing or truncated; the message names it.
     """
-    href = source.href if isinstance(source, Band) else source
-    if indexes is None:
-        indexes = source.index if isinstance(source, Band) else 1
-    flat = isinstance(indexes, int)
     band = source if isinstance(source, Band) else None
-    planes = _strips(href, band, [indexes] if isinstance(indexes, int) else list(indexes), turn)
-    return ((row, values[0] if flat else values) for row, values in planes)
-
-
-def strip_rows(height: int, row_bytes: int, block_height: int) -> int:
-    """Rows of a strip: whole rows of blocks, about `STRIP_BYTES`."""
-    return min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
-
-
-def _strips(href: str, band: Band | None, indexes: list[int], turn: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    href = source if isinstance(source, str) else source.href
+    if indexes is None:
+        indexes = 1 if band is None else band.index
+    single = isinstance(indexes, int)
+    numbers = [indexes] if isinstance(indexes, int) else list(indexes)
     first, step = turn
     dataset = open_dataset(href)
     try:
         if band is not None:
             check(dataset, band)
         height, width = dataset.shape
-        dtype = np.result_type(*(dataset.dtypes[index - 1] if index else "uint8" for index in indexes))
+        dtype = np.result_type(*(dataset.dtypes[index - 1] if index else "uint8" for index in numbers))
         block_height = dataset.block_shapes[0][0]
-        row_bytes = width * len(indexes) * dtype.itemsize
+        row_bytes = width * len(numbers) * dtype.itemsize
         rows = strip_rows(height, row_bytes, block_height)
-        # Two where one reads, so that a strip can be worked on while the next is read.
-        buffers = np.empty((2 if step == 1 else 1, len(indexes) * rows * width), dtype)
-        kept = 0
-        for number, row in enumerate(range(first * rows, height, step * rows)):
+        # A single reader has two buffers, so that a strip can be used while the next is read.
+        buffers = np.empty((2 if step == 1 else 1, len(numbers) * rows * width), dtype)
+        cached = 0
+        for strip, row in enumerate(range(first * rows, height, step * rows)):
             count = min(rows, height - row)
-            # The front of the buffer, so that a lower last strip is contiguous too.
-            values = buffers[number % len(buffers), : len(indexes) * count * width].reshape(len(indexes), count, width)
-            if kept > KEPT_BYTES // step:
+            # Use the front of the buffer, so that a lower last strip is contiguous too.
+            values = buffers[strip % len(buffers), : len(numbers) * count * width].reshape(len(numbers), count, width)
+            if cached > KEPT_BYTES // step:
                 dataset.close()
-                dataset, kept = open_dataset(href), 0
+                dataset, cached = open_dataset(href), 0
             box = Box(row, row + count, 0, width)
-            if 0 in indexes or not inflate(dataset, indexes, box, values):
+            if 0 in numbers or not inflate(dataset, numbers, box, values):
                 with reading(href, dataset):
-                    _read_into(dataset, indexes, _window(box), values)
-                kept += dataset.count * values[0].nbytes  # GDAL also keeps the bands that lie between those asked for
-            yield row, values
+                    _read_into(dataset, numbers, box.window(), values)
+                cached += dataset.count * values[0].nbytes  # GDAL caches all bands of a block
+            yield row, values[0] if single else values
     finally:
         dataset.close()
 
 
-def _read_into(dataset: Any, indexes: list[int], window: Any, out: np.ndarray) -> None:
+def strip_rows(height: int, row_bytes: int, block_height: int) -> int:
+    """Return the height of a strip: whole rows of blocks, about `STRIP_BYTES`."""
+    return min(height, block_height * max(1, STRIP_BYTES // (row_bytes * block_height)))
+
+
+def _read_into(dataset: DatasetReader, indexes: list[int], window: Window, out: np.ndarray) -> None:
     if 0 not in indexes:
         dataset.read(indexes, window=window, out=out)
         return
@@ -389,11 +375,11 @@ def _read_into(dataset: Any, indexes: list[int], window: Any, out: np.ndarray) -
 
 
 def apply_offset(values: np.ndarray, band: Band) -> np.ndarray:
-    """``values`` as stored with ``band.dn_offset`` added: the same shape and dtype; ``values`` itself where that is 0.
+    """Add ``band.dn_offset`` to stored ``values``; return the same shape and dtype, or ``values`` itself if the offset is 0.
 
-    Pixels without data (``band.nodata``) stay as they are, and no other pixel becomes one of them: what would fall below the
-    dtype's range is set to its end, and what would equal nodata to the next number. So, with nodata 0, digital numbers 1 to
-    1001 become 1: pixels darker than black stay data. (Planetary Computer's recipe makes them 0, which is nodata.)
+    Pixels without data (``band.nodata``) stay as they are, and no other pixel becomes nodata: results below the dtype's range are
+    set to its lower end, and results that equal nodata to the next number. With nodata 0 and an offset of -1000, for example,
+    digital numbers 1 to 1001 become 1: pixels darker than black remain data. (Planetary Computer's recipe makes them 0, nodata.)
 
     Examples
     --------

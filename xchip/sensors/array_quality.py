@@ -1,4 +1,4 @@
-"""Choose the quality band of an array, and the rule that its values follow."""
+"""Find the quality band of an array and the rule for its values."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from xchip.sensors.registry import names as sensor_names
 
 
 def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, QualityRule | None]:
-    """The array that tells each pixel's quality, and the rule that its values follow.
+    """Return the array with each pixel's quality, and the rule for its values.
 
     Parameters
     ----------
     ds
-        What `as_dataset` made.
+        A Dataset in the form that `as_dataset` returns.
     quality
         A band's name, a rule, a boolean DataArray (True = nodata), or a DataArray of `QualityClass` codes. None: the rule
-        that `xchip.stack` left in the attributes, else that of a band called like a known sensor's quality band, else
-        NODATA where all bands are nodata.
+        that `xchip.stack` writes to the attributes, else the rule of a band with the name of a known sensor's quality band,
+        else NODATA where all bands are nodata.
 
     Returns
     -------
     array, rule
-        ``rule`` is None where the array holds class codes (uint8).
+        ``rule`` is None if the array holds class codes (uint8).
 
     Raises
     ------
     ValueError
-        If there is no such band, or nothing says what its values mean.
+        If the array lacks the band, or no rule for its values is known.
     """
     if isinstance(quality, xr.DataArray):
         array = as_dataset(quality.rename("quality"))["quality"]
@@ -45,8 +45,8 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
             return xr.where(array, np.uint8(NODATA), np.uint8(CLEAR)), None
         if array.dtype.kind not in "iu":
             raise ValueError(f"quality= must be boolean (True = nodata) or hold QualityClass codes, got dtype {array.dtype}")
-        known = (array >= 0) & (array < N_CLASSES)
-        return (array if array.dtype == np.uint8 else xr.where(known, array, CLEAR).astype(np.uint8)), None
+        legal = (array >= 0) & (array < N_CLASSES)
+        return (array if array.dtype == np.uint8 else xr.where(legal, array, CLEAR).astype(np.uint8)), None
     if isinstance(quality, NodataRule):
         return _masked(_nodata_codes(ds, quality.bands), ds), None
     if not (quality is None or isinstance(quality, str | QualityRule)):
@@ -59,28 +59,29 @@ def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, Q
 
 
 def _check_times(quality: xr.DataArray, ds: xr.Dataset) -> None:
-    """Refuse quality with other time steps: it would be taken for that of other items."""
+    """Refuse quality with other time steps than the array's, which would count for the wrong items."""
     if "time" not in quality.dims:
         return
-    own, others = (array["time"].values if "time" in array.coords else None for array in (quality, ds))
+    times, wanted = (array["time"].values if "time" in array.coords else None for array in (quality, ds))
     n = ds.sizes.get("time", 1)
-    if quality.sizes["time"] != n or (own is not None and others is not None and not np.array_equal(own, np.atleast_1d(others))):
+    differ = times is not None and wanted is not None and not np.array_equal(times, np.atleast_1d(wanted))
+    if quality.sizes["time"] != n or differ:
         raise ValueError(
-            f"quality= has other time steps than the array: {quality.sizes['time']} of them, the array has {n}, or their "
-            "times differ; select the same ones in the same order"
+            f"quality= has other time steps than the array: it has {quality.sizes['time']}, the array has {n}, or their times "
+            "differ; select the same time steps in the same order"
         )
 
 
 def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
-    left = ds.attrs.get("quality")
-    stacked = QualityRule.from_json(left) if isinstance(left, str) and left.startswith("{") else None
+    text = ds.attrs.get("quality")
+    stacked = QualityRule.from_json(text) if isinstance(text, str) and text.startswith("{") else None
     if band is None:
         if stacked is None:
             return _rule_of_sensor(ds)
         if stacked.band not in ds.variables:
             raise ValueError(
-                f"the quality band {stacked.band!r} of these items is not in the array; stack it with the others, or say "
-                "with quality= what to go by, such as quality=xchip.quality.NodataRule(('red',))"
+                f"the quality band {stacked.band!r} of these items is not in the array; stack it with the other bands, or pass "
+                "another rule, such as quality=xchip.quality.NodataRule(('red',))"
             )
         return stacked
     array = _variable(ds, band)
@@ -89,36 +90,36 @@ def _rule_of(ds: xr.Dataset, band: str | None) -> QualityRule | None:
         return QualityRule(band, ((NODATA, (1,)),), source="boolean band, True = nodata")
     if rule is None:
         raise ValueError(
-            f"nothing says what the values of {band!r} mean; give a rule, such as "
+            f"no rule is known for the values of {band!r}; pass a rule, such as "
             f"quality=xchip.quality.values({band!r}, {{xchip.QualityClass.CLOUD: [8, 9]}})"
         )
     return renamed(rule, band)
 
 
 def _rule_of_sensor(ds: xr.Dataset) -> QualityRule | None:
-    """The rule of the sensor that ``attrs["sensor"]`` names, else of a band that is called like a known quality band."""
+    """The rule of the sensor in ``attrs["sensor"]``, else of a band with the name of a known quality band."""
     names = [str(name) for name in ds.data_vars]
     sensor = ds.attrs.get("sensor")
-    # Other libraries may mean something else by that attribute.
+    # Other libraries may use that attribute for something else.
     for rule in find(sensor).quality if isinstance(sensor, str) and sensor in sensor_names() else ():
         for name in names:
             if plain_key(name) == plain_key(rule.band):
                 return renamed(rule, name)
     for name in names:
-        known = rule_for_band(name)
-        if known is not None:
-            return renamed(known, name)
+        by_name = rule_for_band(name)
+        if by_name is not None:
+            return by_name
     return None
 
 
 def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
     if name not in ds.variables or not {"y", "x"} <= set(ds[name].dims):
-        raise ValueError(f"there is no band {name!r} for quality; the array has {[str(band) for band in ds.data_vars]}")
+        raise ValueError(f"the array has no band {name!r} for quality; it has {[str(band) for band in ds.data_vars]}")
     return ds[name]
 
 
 def _nodata_codes(ds: xr.Dataset, bands: tuple[str, ...]) -> xr.DataArray:
-    """NODATA where all bands are, else CLEAR: uint8."""
+    """NODATA where all bands are nodata, else CLEAR: uint8."""
     if not bands:
         raise ValueError("the array has no bands")
     missing: xr.DataArray | None = None
@@ -132,13 +133,13 @@ def _nodata_codes(ds: xr.Dataset, bands: tuple[str, ...]) -> xr.DataArray:
             return xr.full_like(band.isel(dict.fromkeys(others, 0), drop=True), CLEAR, dtype=np.uint8)
         else:
             absent = band == nodata
-        absent = absent.all(others)  # what lies along another dimension is judged together, like bands
+        absent = absent.all(others)  # layers along another dimension count like bands
         missing = absent if missing is None else missing & absent
     return xr.where(missing, np.uint8(NODATA), np.uint8(CLEAR))
 
 
 def _masked(codes: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
-    """``codes`` with NODATA where a mask of the stacked files says so."""
+    """``codes`` with NODATA where a mask of the stacked files is 0."""
     for name, mask in ds.coords.items():
         if MASK in mask.attrs:
             codes = xr.where(mask.drop_vars(name) == 0, np.uint8(NODATA), codes)

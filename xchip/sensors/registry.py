@@ -1,32 +1,31 @@
-"""Find the profile of a product: by name, or from what an item says. Match assets to its bands."""
+"""Find the profile of a product by name or from an item, and match assets to its bands."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from xchip.core.quality import QualityRule
+from xchip.core.types import JSON
 from xchip.sensors.profile import BandSpec, SensorProfile
 from xchip.sensors.table import PRODUCTS, RULES_BY_BAND_NAME
 
 
 @dataclass(frozen=True, slots=True)
 class AssetNames:
-    """The names that an asset goes by, for matching."""
+    """The names of an asset, for matching."""
 
     key: str
     """Key in the item."""
     bands: tuple[str, ...] = ()
-    """Names of its bands, where published."""
+    """Published names of its bands."""
     common_names: tuple[str, ...] = ()
-    """Common names of its bands, where published."""
+    """Published common names of its bands."""
     count: int = 1
-    """How many bands it is known to have."""
+    """Number of its bands."""
     href: str = ""
-    """Its href; the file's name counts."""
+    """Its href; only the name of the file is used."""
 
 
 _EXTENSION = re.compile(r"\.(tiff?|jp2|j2k|vrt|cog|img)$")
@@ -35,13 +34,13 @@ _FORMAT = re.compile(r"[_-](jp2|cog|tiff?)$")
 
 
 def plain_key(key: str) -> str:
-    """``key`` in lower case without extension: "QA_PIXEL.TIF" -> "qa_pixel"."""
+    """Return ``key`` in lower case without extension: "QA_PIXEL.TIF" -> "qa_pixel"."""
     return _EXTENSION.sub("", key.lower())
 
 
 @lru_cache(maxsize=4096)
 def _spellings(key: str) -> tuple[str, ...]:
-    """``key`` plain, then without a format (red-jp2) and a resolution (b02_10m) at its end."""
+    """The plain key, then without a format (red-jp2) and a resolution (b02_10m) at its end."""
     plain = plain_key(key)
     bare = _FORMAT.sub("", plain)
     return tuple(dict.fromkeys((plain, bare, _RESOLUTION.sub("", bare))))
@@ -50,18 +49,18 @@ def _spellings(key: str) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _endings(file: str) -> tuple[str, ...]:
     """The last four words of a file's name, then three, two, one; with and without a resolution at the end."""
-    found: list[str] = []
+    endings: list[str] = []
     for stem in _spellings(file):
         words = re.split(r"[._-]+", stem)
-        found += ["_".join(words[-n:]) for n in (4, 3, 2, 1) if n <= len(words)]
-    return tuple(dict.fromkeys(found))
+        endings += ["_".join(words[-n:]) for n in (4, 3, 2, 1) if n <= len(words)]
+    return tuple(dict.fromkeys(endings))
 
 
 @lru_cache(maxsize=256)
 def _tables(
     profile: SensorProfile, variant: str | None
 ) -> tuple[dict[str, tuple[BandSpec, ...]], dict[str, tuple[BandSpec, ...]]]:
-    """(bands by name and key, bands by a common name that only one has)."""
+    """(bands by name and key, bands by a common name that no other band has)."""
     by_key: dict[str, list[BandSpec]] = {}
     by_common: dict[str, list[BandSpec]] = {}
     for spec in profile.bands_of(variant):
@@ -76,10 +75,10 @@ def _tables(
 
 
 def match(profile: SensorProfile, asset: AssetNames, variant: str | None = None) -> tuple[int, tuple[BandSpec, ...]]:
-    """(rank, bands) of ``profile`` that ``asset`` holds; bands is empty where there is none.
+    """Return (rank, bands): the bands of ``profile`` that ``asset`` holds, or an empty tuple.
 
-    Tried in this order, which is the rank: key (0), band name (1), common name (2), file name (3). An asset of several
-    bands matches by its key alone.
+    The rank says how the asset matched, in the order of the attempts: key (0), band name (1), common name (2), file name (3).
+    An asset of several bands matches by its key alone.
     """
     by_key, by_common = _tables(profile, variant)
     for spelling in _spellings(asset.key):
@@ -99,12 +98,12 @@ def match(profile: SensorProfile, asset: AssetNames, variant: str | None = None)
 
 
 def _checked(rank: int, specs: tuple[BandSpec, ...], count: int) -> tuple[int, tuple[BandSpec, ...]]:
-    # A true-colour picture that is called "red" is not the red band.
+    # A true-colour picture with the key "red" is not the red band.
     return (rank, specs) if count == 1 or len(specs) > 1 else (0, ())
 
 
 def band_called(profile: SensorProfile, name: str, variant: str | None = None) -> BandSpec | None:
-    """The band that goes by ``name``: plain name, a key of any catalogue, or a common name that only one has."""
+    """Return the band with this plain name, key of any catalogue, or common name that no other band has; else None."""
     by_key, by_common = _tables(profile, variant)
     for spec in profile.bands_of(variant):
         if spec.name == name:
@@ -120,7 +119,7 @@ _REGISTRY: dict[str, SensorProfile] = {profile.name: profile for profile in PROD
 
 
 def register(profile: SensorProfile) -> SensorProfile:
-    """Make ``profile`` known by its name and collection ids, in this process; it replaces one of the same name.
+    """Register ``profile`` in this process, so that its name and collection ids find it; it replaces a profile of the same name.
 
     Dask workers are other processes: pass the profile itself as ``sensor=`` there.
     """
@@ -130,22 +129,22 @@ def register(profile: SensorProfile) -> SensorProfile:
 
 
 def unregister(name: str) -> None:
-    """Forget the profile of that name."""
+    """Remove the profile of that name, if there is one."""
     _REGISTRY.pop(name, None)
 
 
 def names() -> tuple[str, ...]:
-    """Names of all known profiles."""
+    """Return the names of all registered profiles."""
     return tuple(_REGISTRY)
 
 
 def find(name: str | SensorProfile) -> SensorProfile:
-    """The profile of that name; a profile is given back as it is.
+    """Return the profile of that name; a profile is returned unchanged.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If no such profile is registered.
     """
     if isinstance(name, SensorProfile):
         return name
@@ -155,12 +154,12 @@ def find(name: str | SensorProfile) -> SensorProfile:
 
 
 SENSOR = "xchip:sensor"
-"""Property of an item that names its profile, where nothing that is published tells it."""
+"""Property of an item with the name of its profile, for items whose published fields do not identify the product."""
 _LEVEL_FIELDS = ("s2:product_type", "product:type", "processing:level", "landsat:correction", "landsat:processing_level")
 
 
-def identity(item: Mapping[str, Any]) -> str:
-    """ "id platform instruments" of an item, lower case: what tells a variant."""
+def identity(item: JSON) -> str:
+    """Return "id platform instruments" of an item, lower case, for `SensorProfile.variant_of`."""
     properties = _mapping(item.get("properties"))
     words = [item.get("id"), properties.get("platform"), properties.get("eo:platform"), properties.get("eo:instrument")]
     instruments = properties.get("instruments")
@@ -168,12 +167,12 @@ def identity(item: Mapping[str, Any]) -> str:
     return " ".join(word.lower() for word in words if isinstance(word, str))
 
 
-def recognise(item: Mapping[str, Any]) -> tuple[SensorProfile, str] | None:
-    """(profile, how it was recognised) of a STAC item as plain JSON; None for an unknown product.
+def recognise(item: JSON) -> tuple[SensorProfile, str] | None:
+    """Return (profile, how it was recognised) for a STAC item as plain JSON; None for an unknown product.
 
-    By its property ``xchip:sensor``, which processors leave; by its collection's id; else by platform or constellation, if the
-    level and one of the profile's quality bands (or, where it has none, one of its bands) are there too. The profiles registered
-    last are asked first.
+    Items are recognised by the property ``xchip:sensor``, which processors write; else by the collection's id; else by platform
+    or constellation, if the level matches too and the item has one of the profile's quality bands (any band, if the profile has
+    no quality band). The last registered profile is tried first.
 
     Examples
     --------
@@ -201,43 +200,43 @@ def recognise(item: Mapping[str, Any]) -> tuple[SensorProfile, str] | None:
         variant = profile.variant_of(identity(item))
         hrefs = {str(key): _mapping(asset).get("href") for key, asset in _mapping(item.get("assets")).items()}
         assets = [AssetNames(key, href=href if isinstance(href, str) else "") for key, href in hrefs.items()]
-        held = {spec.name for asset in assets for spec in match(profile, asset, variant)[1]}
-        if held & set(profile.quality_bands or [spec.name for spec in profile.bands]):
-            return profile, f"platform and level {platform!r}, and the bands {', '.join(sorted(held))}"
+        bands = {spec.name for asset in assets for spec in match(profile, asset, variant)[1]}
+        if bands & set(profile.quality_bands or [spec.name for spec in profile.bands]):
+            return profile, f"platform and level {platform!r}, and the bands {', '.join(sorted(bands))}"
     return None
 
 
 def file_name(href: str) -> str:
-    """Name of the file that ``href`` points to, without a query."""
+    """Return the name of the file that ``href`` points to, without a query."""
     return re.split(r"[?#]", href)[0].rstrip("/").rsplit("/", 1)[-1]
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> JSON:
     return value if isinstance(value, dict) else {}
 
 
 def rule_for_band(name: str) -> QualityRule | None:
-    """The rule for a variable called ``name`` ("scl", "QA_PIXEL"), for arrays that xchip did not make; None if none is known.
+    """Return the rule for a variable called ``name`` ("scl", "QA_PIXEL"), for arrays from elsewhere; None if there is none.
 
     Examples
     --------
     >>> rule_for_band("QA_PIXEL").band
     'QA_PIXEL'
     """
-    known = [rule for profile in _REGISTRY.values() for rule in profile.quality]
+    rules = [rule for profile in _REGISTRY.values() for rule in profile.quality]
     for spelling in _spellings(str(name)):
-        for rule in (*known, *RULES_BY_BAND_NAME):
+        for rule in (*rules, *RULES_BY_BAND_NAME):
             if rule.band == spelling:
                 return renamed(rule, str(name))
     return None
 
 
 def rule_by_name(key: str) -> QualityRule | None:
-    """The rule of a quality band that its name alone identifies ("oa_fmask"), whatever the product; else None."""
+    """Return the rule of a quality band that its name alone identifies ("oa_fmask"), for any product; else None."""
     return next((rule for rule in RULES_BY_BAND_NAME if rule.band in _spellings(key)), None)
 
 
 @lru_cache(maxsize=256)
 def renamed(rule: QualityRule, band: str) -> QualityRule:
-    """``rule`` for a variable called ``band``; the same object each time."""
+    """Return ``rule`` for a variable called ``band``: the same object on each call."""
     return replace(rule, band=band)

@@ -1,11 +1,23 @@
-"""The products that xchip knows: one `SensorProfile` each. Rules cite the product guide that they follow."""
+"""The products that come with xchip: one `SensorProfile` each. Rules cite the product guide that they follow.
+
+Wavelengths, and platforms, band orders and ground sample distances of `ClaySensor`, are those of Clay's configs/metadata.yaml,
+v1.5; wavelengths of bands that are not in it come from the products' guides. Clay has no Sentinel-2 level 1C and no HLS: they
+get the values of the same instrument.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from xchip.core.quality import CLEAR, CLOUD, DEFECTIVE, NODATA, SHADOW, SNOW, WATER, bits, values
-from xchip.sensors.profile import BandSpec, SensorProfile
+from xchip.sensors.profile import BandSpec, ClaySensor, SensorProfile
+
+
+def _centred(wavelengths: Mapping[str, float], bands: Iterable[BandSpec]) -> tuple[BandSpec, ...]:
+    """``bands`` with their wavelengths, micrometres by name."""
+    return tuple(replace(spec, wavelength=wavelengths.get(spec.name)) for spec in bands)
+
 
 # -- Sentinel-2 ----------------------------------------------------------------------------------------------------
 
@@ -31,14 +43,17 @@ _S2_REFLECTANCE = (
     ("swir16", "b11", 20, "swir16"),
     ("swir22", "b12", 20, "swir22"),
 )
+_S2_WAVELENGTHS = {
+    "coastal": 0.443, "blue": 0.493, "green": 0.56, "red": 0.665, "rededge1": 0.704, "rededge2": 0.74, "rededge3": 0.783,
+    "nir": 0.842, "nir08": 0.865, "nir09": 0.945, "cirrus": 1.375, "swir16": 1.61, "swir22": 2.19,
+}  # fmt: skip
+_S2_CLAY_BANDS = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22")
 
 
-def _sentinel_2(*, cirrus: bool) -> tuple[BandSpec, ...]:
-    return tuple(
-        BandSpec(name, (band, band.replace("b0", "b")), common, "uint16", 0, float(metres), scale=1e-4)
-        for name, band, metres, common in _S2_REFLECTANCE
-        if cirrus or name != "cirrus"
-    )
+def _sentinel_2(*, cirrus: bool) -> Iterator[BandSpec]:
+    for name, band, metres, common in _S2_REFLECTANCE:
+        if cirrus or name != "cirrus":
+            yield BandSpec(name, (band, band.replace("b0", "b")), common, "uint16", 0, float(metres), scale=1e-4)
 
 
 _S2_PLATFORM = r"sentinel2"
@@ -46,7 +61,7 @@ _S2_PLATFORM = r"sentinel2"
 SENTINEL_2_L2A = SensorProfile(
     "sentinel-2-l2a",
     bands=(
-        *_sentinel_2(cirrus=False),
+        *_centred(_S2_WAVELENGTHS, _sentinel_2(cirrus=False)),
         BandSpec("scl", dtype="uint8", nodata=0, resolution=20),
         BandSpec("aot", dtype="uint16", nodata=0, resolution=20, default=False, scale=1e-3),
         BandSpec("wvp", dtype="uint16", nodata=0, resolution=20, default=False, scale=1e-3),
@@ -66,16 +81,20 @@ SENTINEL_2_L2A = SensorProfile(
     level=r"s2msi2a|msil2a|_l2a\b|\bl2a\b",
     block=(1024, 1024),
     baseline_offset=-0.1,
+    clay=ClaySensor("sentinel-2-l2a", _S2_CLAY_BANDS, 10.0),
+    staged=("blue", "green", "nir", "nir08", "red", "rededge1", "rededge2", "rededge3", "scl", "swir16", "swir22"),
+    stored_ratio=(0.045, "0.045 of the pixels, the mean of 13 published file:size of SCL (0.02 to 0.10)"),
 )
 
 SENTINEL_2_L1C = SensorProfile(
     "sentinel-2-l1c",
-    bands=_sentinel_2(cirrus=True),
+    bands=_centred(_S2_WAVELENGTHS, _sentinel_2(cirrus=True)),
     collections=("sentinel-2-l1c", "sentinel-s2-l1c"),
     platform=_S2_PLATFORM,
     level=r"s2msi1c|msil1c|_l1c\b|\bl1c\b",
     block=(1024, 1024),
     baseline_offset=-0.1,
+    clay=ClaySensor("sentinel-2-l1c", _S2_CLAY_BANDS, 10.0),
 )
 
 # -- Landsat Collection 2 ------------------------------------------------------------------------------------------
@@ -93,7 +112,7 @@ _LANDSAT_VARIANTS = (
     ("mss4", r"\blm0[45]_|landsat.?[45]\b.*\bmss\b"),
     ("mss1", r"\blm0[123]_|landsat.?[123]\b"),
 )
-# Number of each band, by instrument; the same name is the same part of the spectrum.
+# Number of each band, by instrument; the same name means the same part of the spectrum.
 _TM = {"blue": 1, "green": 2, "red": 3, "nir08": 4, "swir16": 5, "swir22": 7}
 _LANDSAT_NUMBERS = {
     "oli": {"coastal": 1, "blue": 2, "green": 3, "red": 4, "nir08": 5, "swir16": 6, "swir22": 7},
@@ -105,6 +124,12 @@ _LANDSAT_L1_ONLY = {
     "mss4": {"green": 1, "red": 2, "nir08": 3, "nir09": 4},
     "mss1": {"green": 4, "red": 5, "nir08": 6, "nir09": 7},
 }
+_LANDSAT_WAVELENGTHS = {
+    "coastal": 0.443, "red": 0.65, "green": 0.56, "blue": 0.48, "nir08": 0.86, "cirrus": 1.37, "swir16": 1.6, "swir22": 2.2,
+}  # fmt: skip
+_LANDSAT_CLAY_BANDS = ("red", "green", "blue", "nir08", "swir16", "swir22")
+_LANDSAT_STAGED = ("blue", "green", "red", "nir08", "swir16", "swir22")
+_LANDSAT_RATIO = (0.035, "0.035 of the pixels, as QA_PIXEL of two real scenes deflates to (0.026 and 0.045)")
 _LANDSAT_PLATFORM = r"landsat"
 _QA_BANDS = (
     BandSpec("qa_pixel", ("pixel_qa",), dtype="uint16", resolution=30),
@@ -112,20 +137,19 @@ _QA_BANDS = (
 )
 
 
-def _reflectance(variant: str, name: str, number: int, **known: Any) -> BandSpec:
-    # The band's bare number goes with it only in level 1: in level 2, B10 may be a surface or a brightness temperature.
-    return BandSpec(name, (f"sr_b{number}",), name, variant=variant, **known)
-
-
 _ST_AUXILIARY = (("atran", 1e-4), ("cdist", 1e-2), ("drad", 1e-3), ("urad", 1e-3), ("trad", 1e-3), ("emis", 1e-4), ("emsd", 1e-4))
 
 LANDSAT_C2_L2 = SensorProfile(
     "landsat-c2-l2",
     bands=(
-        *(
-            _reflectance(variant, name, number, dtype="uint16", nodata=0, resolution=30, scale=2.75e-5, offset=-0.2)
-            for variant, numbers in _LANDSAT_NUMBERS.items()
-            for name, number in numbers.items()
+        *_centred(
+            _LANDSAT_WAVELENGTHS,
+            (
+                # Without the bare number as a key: in level 2, B10 may be a surface or a brightness temperature.
+                BandSpec(name, (f"sr_b{number}",), name, "uint16", 0, 30, scale=2.75e-5, offset=-0.2, variant=variant)
+                for variant, numbers in _LANDSAT_NUMBERS.items()
+                for name, number in numbers.items()
+            ),
         ),
         BandSpec("lwir11", ("st_b10",), "lwir11", "uint16", 0, 30, scale=0.00341802, offset=149.0, variant="oli"),
         *(
@@ -158,26 +182,25 @@ LANDSAT_C2_L2 = SensorProfile(
     level=r"\bl[cotem]\d\d_l2s[pr]_\d{6}_\d{8}_(\d{8}_)?02_",
     variants=_LANDSAT_VARIANTS,
     block=(256, 256),
+    clay=ClaySensor("landsat-c2l2-sr", _LANDSAT_CLAY_BANDS, 30.0),
+    staged=(*_LANDSAT_STAGED, "qa_pixel"),
+    stored_ratio=_LANDSAT_RATIO,
 )
 
 
-def _level_1() -> tuple[BandSpec, ...]:
-    rows = []
+def _level_1() -> Iterator[BandSpec]:
     for variant in ("oli", "etm", "tm", "mss4", "mss1"):
         numbers = {**_LANDSAT_NUMBERS.get(variant, {}), **_LANDSAT_L1_ONLY.get(variant, {})}
         dtype = "uint16" if variant == "oli" else "uint8"
         metres = 60.0 if variant.startswith("mss") else 30.0
-        rows += [
-            BandSpec(name, (f"b{number}", f"b{number:02d}"), name, dtype, 0, metres, variant=variant)
-            for name, number in numbers.items()
-        ]
-    return tuple(rows)
+        for name, number in numbers.items():
+            yield BandSpec(name, (f"b{number}", f"b{number:02d}"), name, dtype, 0, metres, variant=variant)
 
 
 LANDSAT_C2_L1 = SensorProfile(
     "landsat-c2-l1",
     bands=(
-        *_level_1(),
+        *_centred(_LANDSAT_WAVELENGTHS, _level_1()),
         BandSpec("lwir", ("b6",), "lwir", "uint8", 0, 30, variant="tm"),
         BandSpec("lwir_low", ("b6_vcid_1", "lwir"), "lwir", "uint8", 0, 30, variant="etm"),
         BandSpec("lwir_high", ("b6_vcid_2",), "lwir", "uint8", 0, 30, variant="etm"),
@@ -192,6 +215,10 @@ LANDSAT_C2_L1 = SensorProfile(
     level=r"\bl[cotem]\d\d_l1(tp|gt|gs)_\d{6}_\d{8}_(\d{8}_)?02_",
     variants=_LANDSAT_VARIANTS,
     block=(256, 256),
+    clay=ClaySensor("landsat-c2l1", _LANDSAT_CLAY_BANDS, 30.0),
+    # As stacchip, and the thermal bands under the names that they have for Landsat 8 and 9.
+    staged=(*_LANDSAT_STAGED, "lwir", "lwir_high", "lwir11", "lwir12", "pan", "qa_pixel"),
+    stored_ratio=_LANDSAT_RATIO,
 )
 
 # -- MODIS ---------------------------------------------------------------------------------------------------------
@@ -210,15 +237,20 @@ MODIS_QC = bits(
     source="MODIS Surface Reflectance User's Guide (MOD09, Collection 6), 500 m QA bits of MOD09A1, MODLAND QA",
 )
 
-# (name, number, common name); bands 1 to 7.
-_MODIS_BANDS = (("red", 1), ("nir08", 2), ("blue", 3), ("green", 4), ("nir12", 5), ("swir16", 6), ("swir22", 7))
+# Bands 1 to 7 with their centres in nanometres.
+_MODIS_NANOMETRES = {
+    "red": 645.0, "nir08": 858.5, "blue": 469.0, "green": 555.0, "nir12": 1240.0, "swir16": 1640.0, "swir22": 2130.0,
+}  # fmt: skip
 
 MODIS_09A1 = SensorProfile(
     "modis-09a1",
     bands=(
-        *(
-            BandSpec(name, (f"sur_refl_b{n:02d}",), None if n == 5 else name, "int16", -28672, 463.3, scale=1e-4)
-            for name, n in _MODIS_BANDS
+        *_centred(
+            {name: nanometres / 1000 for name, nanometres in _MODIS_NANOMETRES.items()},
+            (
+                BandSpec(name, (f"sur_refl_b{n:02d}",), None if n == 5 else name, "int16", -28672, 463.3, scale=1e-4)
+                for n, name in enumerate(_MODIS_NANOMETRES, 1)
+            ),
         ),
         BandSpec("sur_refl_state_500m", dtype="uint16", nodata=65535, resolution=463.3),
         BandSpec("sur_refl_qc_500m", dtype="uint32", resolution=463.3, default=False),
@@ -241,6 +273,9 @@ MODIS_09A1 = SensorProfile(
     platform=r"terra|aqua",
     level=r"\bm[oy]d09a1\b",
     block=(512, 512),
+    # Nanometres, unlike the other products: so Clay's configuration has them, and so it was trained.
+    clay=ClaySensor("modis", tuple(_MODIS_NANOMETRES), 500.0, _MODIS_NANOMETRES),
+    staged=(*_MODIS_NANOMETRES, "sur_refl_state_500m", "sur_refl_qc_500m"),
 )
 
 # -- HLS -----------------------------------------------------------------------------------------------------------
@@ -253,9 +288,10 @@ FMASK = bits(
 )
 
 
-def _hls(rows: tuple[tuple[str, tuple[str, ...], str | None], ...]) -> tuple[BandSpec, ...]:
+def _hls(wavelengths: Mapping[str, float], rows: Iterable[tuple[str, tuple[str, ...], str | None]]) -> tuple[BandSpec, ...]:
+    bands = (BandSpec(name, keys, common, "int16", -9999, 30, scale=1e-4) for name, keys, common in rows)
     return (
-        *(BandSpec(name, keys, common, "int16", -9999, 30, scale=1e-4) for name, keys, common in rows),
+        *_centred(wavelengths, bands),
         BandSpec("fmask", dtype="uint8", nodata=255, resolution=30),
         *(
             BandSpec(name, dtype="uint16", nodata=40000, resolution=30, default=False, scale=0.01)
@@ -275,13 +311,14 @@ HLS_L30 = SensorProfile(
     "hls-l30",
     bands=(
         *_hls(
+            _LANDSAT_WAVELENGTHS,
             (
                 *_HLS_VISIBLE,
                 ("nir08", ("b05", "nir_narrow", "nir"), "nir08"),
                 ("swir16", ("b06", "swir_1"), "swir16"),
                 ("swir22", ("b07", "swir_2"), "swir22"),
                 ("cirrus", ("b09",), "cirrus"),
-            )
+            ),
         ),
         BandSpec("lwir11", ("b10", "thermal_infrared_1"), "lwir11", "int16", -9999, 30, scale=0.01),
         BandSpec("lwir12", ("b11", "thermal_infrared_2"), "lwir12", "int16", -9999, 30, scale=0.01),
@@ -291,11 +328,13 @@ HLS_L30 = SensorProfile(
     platform=r"landsat",
     level=r"\bhls[._-]l30\b",
     block=(256, 256),
+    clay=ClaySensor("hls-l30", _LANDSAT_CLAY_BANDS, 30.0),
 )
 
 HLS_S30 = SensorProfile(
     "hls-s30",
     bands=_hls(
+        _S2_WAVELENGTHS,
         (
             *_HLS_VISIBLE,
             ("rededge1", ("b05", "red_edge_1"), "rededge"),
@@ -307,13 +346,14 @@ HLS_S30 = SensorProfile(
             ("cirrus", ("b10",), "cirrus"),
             ("swir16", ("b11", "swir_1"), "swir16"),
             ("swir22", ("b12", "swir_2"), "swir22"),
-        )
+        ),
     ),
     quality=(FMASK,),
     collections=("hls-s30", "hls2-s30", "hlss30", "hlss30.v1.5", "hlss30.v2.0", "hlss30_1.5", "hlss30_2.0"),
     platform=_S2_PLATFORM,
     level=r"\bhls[._-]s30\b",
     block=(256, 256),
+    clay=ClaySensor("hls-s30", _S2_CLAY_BANDS, 30.0),
 )
 
 # -- Products without a quality band -------------------------------------------------------------------------------
@@ -329,26 +369,33 @@ SENTINEL_1_RTC = SensorProfile(
     platform=r"sentinel1",
     level=r"[_-]rtc\b",
     block=(512, 512),
+    # Clay's numbers for the polarisations, which have no wavelengths of light. Cubes come from the Planetary Computer.
+    clay=ClaySensor("sentinel-1-rtc", ("vv", "vh"), 10.0, {"vv": 3.5, "vh": 4.0}, nodata=-32768.0),
+    staged=("vv", "vh"),
+    stored_ratio=(0.64, "0.64 of the pixels, by the file:size of one published item"),
 )
 
 NAIP = SensorProfile(
     "naip",
     bands=tuple(
-        BandSpec(name, ("image", "asset", "data", "cog"), name, "uint8", index=index)
-        for index, name in enumerate(("red", "green", "blue", "nir"), 1)
+        BandSpec(name, ("image", "asset", "data", "cog"), name, "uint8", index=index, wavelength=micrometres)
+        for index, (name, micrometres) in enumerate((("red", 0.65), ("green", 0.56), ("blue", 0.48), ("nir", 0.842)), 1)
     ),
     collections=("naip", "usda-naip", "naip-source", "naip-analytic"),
     block=(512, 512),
+    clay=ClaySensor("naip", ("red", "green", "blue", "nir"), 1.0),
 )
 
 LINZ = SensorProfile(
     "linz",
-    # The fourth band, where there is one, may be alpha or infrared: the file says which. stacchip calls its copies "asset".
+    # A fourth band may be alpha or infrared: the file says which. stacchip calls its copies "asset".
     bands=tuple(
-        BandSpec(name, ("visual", "asset"), name, "uint8", index=index) for index, name in enumerate(("red", "green", "blue"), 1)
+        BandSpec(name, ("visual", "asset"), name, "uint8", index=index, wavelength=micrometres)
+        for index, (name, micrometres) in enumerate((("red", 0.635), ("green", 0.555), ("blue", 0.465)), 1)
     ),
     collections=("linz", "linz-aerial-imagery"),
     block=(512, 512),
+    clay=ClaySensor("linz", ("red", "green", "blue"), 0.5),
 )
 
 PRODUCTS: tuple[SensorProfile, ...] = (
@@ -363,7 +410,7 @@ PRODUCTS: tuple[SensorProfile, ...] = (
     NAIP,
     LINZ,
 )
-"""In the order in which they are listed to people."""
+"""All products, in the order of messages and lists."""
 
 RULES_BY_BAND_NAME = (
     values(
@@ -372,4 +419,4 @@ RULES_BY_BAND_NAME = (
         source="Digital Earth Australia Knowledge Hub, Geoscience Australia Landsat and Sentinel-2 ARD, oa_fmask",
     ),
 )
-"""Quality bands with a name of their own, of products that have no profile."""
+"""Rules of quality bands with a distinctive name, of products that have no profile."""

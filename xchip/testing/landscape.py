@@ -1,7 +1,7 @@
-"""Invented land and sky in the likeness of Sentinel-2, from noise and NumPy alone. `xchip.testing` writes them to files.
+"""Paint invented land and sky that look like Sentinel-2 images, with NumPy alone. `xchip.testing` writes them to files.
 
-The ground's detail is painted at 10 m. All that lies on it (relief, woods, water, snow, clouds, shadows) is painted at
-20 m on a `Film`, which is laid over the ground at the end: four times less work than painting each of them at 10 m.
+Fields are painted at 10 m. Relief, woods, water, snow, clouds and shadows are painted at 20 m on a `Film`, which covers the
+fields at the end: that is four times less work than painting each layer at 10 m.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BANDS = ("blue", "green", "red", "nir")
-# Reflectance of those bands, as in Sentinel-2 L2A images of such surfaces.
+# Reflectance of these bands, as in Sentinel-2 L2A images of such surfaces.
 FOREST = (0.022, 0.040, 0.026, 0.26)
 SHRUB = (0.052, 0.072, 0.080, 0.20)
 CROP = (0.030, 0.068, 0.036, 0.42)
@@ -25,40 +25,42 @@ SNOW = (0.70, 0.70, 0.68, 0.62)
 CLOUD = (0.62, 0.61, 0.61, 0.64)
 
 SUN = (-0.64, 0.77)
-"""(down, right): unit vector towards the sun, at the upper right as on a southern morning. Shadows fall the other way."""
+"""(down, right): unit vector towards the sun, at the upper right as on a southern morning."""
+SHADOW = (27, 32)
+"""(down, left): pixels of 20 m from a cloud to its shadow. A cloud 1 km up under a sun 50 degrees high is 0.85 km away."""
 
 
 @dataclass(frozen=True)
 class Sky:
-    """What lies between the ground and the camera; each a part of the scene from 0 to 1."""
+    """Clouds and nodata, each as a part of the scene from 0 to 1."""
 
     clouds: float = 0.2
-    """Under cumulus clouds, about."""
+    """Approximate part under cumulus clouds."""
     cirrus: float = 0.06
-    """Under cirrus, about."""
+    """Approximate part under cirrus."""
     nodata: float = 0.08
-    """Beyond the swath's slanted edge."""
+    """Part beyond the swath's slanted edge."""
 
     def __post_init__(self) -> None:
         for name in ("clouds", "cirrus", "nodata"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a part of the scene, from 0 to 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be a part of the scene, from 0 to 1, got {getattr(self, name)}")
 
 
 class Film:
-    """Layers painted over ground that comes later: final = ground * gain + glow."""
+    """Layers that cover the ground: final = ground * gain + glow."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.gain = np.ones(shape, np.float32)
         self.glow = np.zeros((len(BANDS), *shape), np.float32)
 
     def shine(self, light: np.ndarray) -> None:
-        """Brighten or darken all that was painted so far."""
+        """Brighten or darken all layers so far."""
         self.gain *= light
         self.glow *= light
 
     def paint(self, colour: tuple[float, ...], alpha: np.ndarray, light: np.ndarray | float = 1.0) -> None:
-        """Cover what was painted so far with ``colour`` times ``light``, opaque where ``alpha`` is 1."""
+        """Cover the layers so far with ``colour`` times ``light``, opaque where ``alpha`` is 1."""
         rest = 1 - alpha
         self.gain *= rest
         for band, reflectance in zip(self.glow, colour, strict=True):
@@ -69,7 +71,7 @@ class Film:
 def noise(
     rng: np.random.Generator, shape: tuple[int, int], *, length: float, slope: float, stretch: float = 1.0, angle: float = 0.0
 ) -> np.ndarray:
-    """Fractal noise with mean 0 and standard deviation 1, float32.
+    """Return fractal noise with mean 0 and standard deviation 1, float32.
 
     Its spectrum is flat for waves longer than ``length`` pixels and falls with the power ``slope`` for shorter ones;
     features are ``stretch`` times as long in the direction ``angle`` (radians from the x axis) as across it.
@@ -86,42 +88,43 @@ def noise(
 
 
 def step(field: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below ``low``, 1 above ``high``, smooth between."""
+    """Return 0 where ``field`` is below ``low``, 1 above ``high``, and a smooth transition between."""
     t = np.clip((field - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def level(field: np.ndarray, part: float) -> float:
-    """The value that ``part`` of the pixels reach; infinite for no part."""
+    """Return the value that ``part`` of the pixels reach; infinite for 0."""
     return float(np.quantile(field, 1 - part)) if part else np.inf
 
 
 def twice(field: np.ndarray) -> np.ndarray:
-    """``field`` on pixels of half the size; each leans towards its neighbour by a quarter, as in bilinear sampling."""
-    lean = (field[:, 1:] - field[:, :-1]) * np.float32(0.25)
+    """Return ``field`` on pixels of half the size, interpolated bilinearly."""
+    # Two axes without a transposition, which would make later sums of arrays slow.
+    quarter = (field[:, 1:] - field[:, :-1]) * np.float32(0.25)
     field = field.repeat(2, 1)
-    field[:, 1:-1:2] += lean
-    field[:, 2::2] -= lean
-    lean = (field[1:] - field[:-1]) * np.float32(0.25)
+    field[:, 1:-1:2] += quarter
+    field[:, 2::2] -= quarter
+    quarter = (field[1:] - field[:-1]) * np.float32(0.25)
     field = field.repeat(2, 0)
-    field[1:-1:2] += lean
-    field[2::2] -= lean
+    field[1:-1:2] += quarter
+    field[2::2] -= quarter
     return field
 
 
 @dataclass(frozen=True)
 class Land:
-    """The ground's relief and cover at 20 m; bool arrays but for the film."""
+    """Relief and cover of the ground at 20 m; bool arrays except ``film``."""
 
     film: Film
     water: np.ndarray
     snow: np.ndarray
     shade: np.ndarray
-    """Slopes that the sun hardly reaches."""
+    """Slopes in shadow."""
 
 
 def paint_land(rng: np.random.Generator, shape: tuple[int, int], *, snow: float) -> Land:
-    """Mountains on the left, a plain with a river and lakes on the right."""
+    """Paint mountains on the left, and a plain with a river and lakes on the right."""
     scale = np.float32(1 / 1024)
     y, x = np.arange(shape[0], dtype=np.float32)[:, None] * scale, np.arange(shape[1], dtype=np.float32)[None, :] * scale
     across = x / x[0, -1]
@@ -158,10 +161,10 @@ def paint_land(rng: np.random.Generator, shape: tuple[int, int], *, snow: float)
 
 
 def paint_fields(rng: np.random.Generator, shape: tuple[int, int], season: float) -> np.ndarray:
-    """Farmland, reflectance (band, y, x) at 10 m: districts of parcels of one direction and size, some with round fields.
+    """Paint farmland, reflectance (band, y, x) at 10 m: districts of parcels of one direction and size, some with round fields.
 
-    ``shape`` is at 20 m. Each parcel has its own sowing date: over the year (``season`` from 0 to 1) it goes from bare
-    soil to green to stubble.
+    ``shape`` is at 20 m. Each parcel has a sowing date: over the year (``season`` from 0 to 1) it changes from bare soil to green
+    to stubble.
     """
     rows, columns = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
     warp = noise(rng, shape, length=90, slope=2.4) * 9
@@ -194,7 +197,7 @@ def paint_fields(rng: np.random.Generator, shape: tuple[int, int], season: float
     soil, stubble, crop = (np.array(colour)[None, :] for colour in (SOIL, STUBBLE, CROP))
     bare = soil + (stubble - soil) * ripe
     palette = (bare + (crop - bare) * green) * rng.normal(1, 0.10, (1024, 1))
-    # Two more parcels behind the real ones: the land round pivots, and the tracks between fields.
+    # Two more parcels after the real ones: the land round pivots, and the tracks between fields.
     palette = np.concatenate([palette, [SHRUB], [0.5 * np.array(TRACK) + 0.5 * np.array(SHRUB)]])
     parcel[pivot[district] & ((u - 0.5) ** 2 + (v - 0.5) ** 2 > 0.225)] = 1024
     parcel[(u * width < 1.0) | (v * depth < 1.0)] = 1025
@@ -202,9 +205,9 @@ def paint_fields(rng: np.random.Generator, shape: tuple[int, int], season: float
 
 
 def paint_scene(shape: tuple[int, int], *, place: int, seed: int, season: float, sky: Sky, snow: float) -> dict[str, np.ndarray]:
-    """Bands "blue", "green", "red", "nir" (uint16, reflectance x 10,000, 0 = nodata) at 10 m and "scl" (uint8) at 20 m.
+    """Paint "blue", "green", "red", "nir" (uint16, reflectance x 10,000, 0 = nodata) at 10 m and "scl" (uint8) at 20 m.
 
-    ``shape`` is (height, width) at 10 m, both even. ``place`` decides the land, ``seed`` the sky over it.
+    ``shape`` is (height, width) at 10 m, both even. ``place`` decides the land, ``seed`` the sky.
     """
     half = (shape[0] // 2, shape[1] // 2)
     land = paint_land(np.random.default_rng([place, 0]), half, snow=snow)
@@ -217,12 +220,9 @@ def paint_scene(shape: tuple[int, int], *, place: int, seed: int, season: float,
     thick = step(heaps, base - 0.15, base + 0.75) if sky.clouds else np.zeros(half, np.float32)
     veil = noise(rng, half, length=120, slope=2.0, stretch=5.0, angle=0.5)
     thin = step(veil, level(veil, sky.cirrus) - 0.3, level(veil, sky.cirrus / 20)) if sky.cirrus else np.zeros(half, np.float32)
-    # A cloud 1 km up under a sun 50 degrees high throws its shadow some 0.85 km away.
-    down, right = (round(-part * 42) for part in SUN)
+    down, left = SHADOW
     shadow = np.zeros(half, np.float32)
-    shadow[max(0, down) : half[0] + min(0, down), max(0, right) : half[1] + min(0, right)] = thick[
-        max(0, -down) : half[0] + min(0, -down), max(0, -right) : half[1] + min(0, -right)
-    ]
+    shadow[down:, :-left] = thick[:-down, left:]
     film.shine(1 - np.float32(0.6) * shadow)
     film.paint(CLOUD, np.float32(0.34) * thin)
     if sky.clouds:
@@ -250,7 +250,7 @@ def paint_scene(shape: tuple[int, int], *, place: int, seed: int, season: float,
     scl[thick > 0.5] = 9
     along = np.arange(half[1])[None, :] + 0.23 * np.arange(half[0])[:, None]
     edge = level(along, sky.nodata)
-    scl[along >= edge - 2] = 1  # not every detector sees the last pixels of a swath
+    scl[along >= edge - 2] = 1  # not all detectors see the last pixels of a swath
     scl[along >= edge] = 0
     outside = (scl == 0).repeat(2, 0).repeat(2, 1)
     for band in digital.values():

@@ -1,4 +1,4 @@
-"""Tools for tests and demonstrations: synthetic scenes with known answers. Nothing here was seen by a satellite."""
+"""Write synthetic scenes and make synthetic stacks for tests and demonstrations; all pixels are invented."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime as Datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from xchip.testing.landscape import BANDS, Sky, paint_scene
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray as xr
+    from numpy.typing import ArrayLike
 
 # (value, name) of the Scene Classification Layer, as in the Sentinel-2 Level-2A product format.
 SCL_CLASSES = (
@@ -56,28 +58,28 @@ def write_scene(
     snow: float = 0.03,
     block: int = 512,
 ) -> Path:
-    """Write a synthetic scene in the likeness of Sentinel-2 L2A, and the STAC item that describes it.
+    """Write a synthetic scene that looks like Sentinel-2 L2A, and its STAC item.
 
     Cloud-optimised GeoTIFFs (deflate, overviews): blue, green, red and nir, uint16, reflectance x 10,000 at 10 m with
-    nodata 0; scl, uint8 at 20 m. What the colours show and what scl says agree, so scl is the known answer. Two scenes of
-    the same ``place`` and ``shape`` show the same land under another sky.
+    nodata 0; scl, uint8 at 20 m. The classes of scl agree with the colours, so scl is the known answer. Two scenes of the same
+    ``place`` and ``shape`` show the same land under different skies.
 
     Parameters
     ----------
     folder
-        Gets ``{item_id}/``, with the files, and ``collection.json``.
+        Folder for ``{item_id}/``, with the files, and for ``collection.json``.
     item_id
-        The item's id; one without the word "synthetic" gets it in front.
+        The item's id. "synthetic-" is put in front unless the id contains "synthetic".
     seed, place
-        Decide the sky and the land. The same arguments give the same pixels.
+        Seeds of the sky and of the land. The same arguments give the same pixels.
     shape
         (height, width) in pixels of 10 m, both even and at least 64.
     datetime
-        Of the item, ISO 8601; crops follow the season.
+        Date of the item, ISO 8601; crops follow the season.
     crs, origin
         CRS, and (x, y) of the upper left corner in it.
     clouds, cirrus, nodata, snow
-        Parts of the scene, 0 to 1, about: under cumulus, under cirrus, beyond the swath's slanted edge, under snow.
+        Approximate parts of the scene, 0 to 1: under cumulus, under cirrus, beyond the swath's slanted edge, under snow.
     block
         Width and height of the files' blocks, in pixels.
 
@@ -101,9 +103,9 @@ def write_scene(
     """
     height, width = shape
     if height % 2 or width % 2 or min(shape) < 64:
-        raise ValueError(f"shape is (height, width) in pixels of 10 m, both even and at least 64, got {shape}")
+        raise ValueError(f"shape must be (height, width) in pixels of 10 m, both even and at least 64, got {shape}")
     if not 0 <= snow <= 1:
-        raise ValueError(f"snow is a part of the scene, from 0 to 1, got {snow}")
+        raise ValueError(f"snow must be a part of the scene, from 0 to 1, got {snow}")
     if "synthetic" not in item_id:
         item_id = f"synthetic-{item_id}"
     when = Datetime.fromisoformat(datetime)
@@ -231,7 +233,7 @@ def _collection() -> dict[str, Any]:
 
 
 def synthetic_stack(
-    scl: Any = None,
+    scl: ArrayLike | da.Array | None = None,
     *,
     shape: tuple[int, int] | None = None,
     seed: int = 0,
@@ -240,16 +242,16 @@ def synthetic_stack(
     crs: str = "EPSG:32719",
     times: Sequence[str] | None = None,
     item_ids: Sequence[str] | None = None,
-    **bands: Any,
+    **bands: ArrayLike | da.Array,
 ) -> xr.Dataset:
-    """A Dataset like those of `xchip.stack`, in memory: dims (time, y, x), pixel-centre coordinates, a CRS.
+    """Return a Dataset like those of `xchip.stack`, in memory: dims (time, y, x), pixel-centre coordinates, a CRS.
 
     Parameters
     ----------
     scl, **bands
         NumPy or dask arrays of one shape, (y, x) or (time, y, x). They keep their dtype and their chunks.
     shape, seed
-        Without arrays: (height, width) of a painted scene with blue, green, red, nir and scl, and what decides its looks.
+        Without arrays: (height, width) and seed of a painted scene with blue, green, red, nir and scl.
     resolution
         Width and height of a pixel.
     origin
@@ -257,12 +259,12 @@ def synthetic_stack(
     crs
         Anything that pyproj reads.
     times, item_ids
-        One for each time; else a day apart, and "synthetic-0", "synthetic-1" ...
+        One value for each time step; by default a day apart, and "synthetic-0", "synthetic-1" ...
 
     Raises
     ------
     ValueError
-        If there is neither a band nor a shape, if there are both, or if bands differ in shape.
+        If there is neither a band nor a shape, if there are both, or if the shapes of bands differ.
 
     Examples
     --------
@@ -275,12 +277,13 @@ def synthetic_stack(
     import rioxarray  # noqa: F401  registers .rio
     import xarray as xr
 
-    given = bands if scl is None else bands | {"scl": scl}
-    if (shape is None) == (not given):
-        raise ValueError("give either arrays (such as scl=) or shape= of a scene to paint")
+    if scl is not None:
+        bands["scl"] = scl
+    if (shape is None) == (not bands):
+        raise ValueError("pass either arrays (such as scl=) or shape= of a scene to paint")
     if shape is not None:
-        given = _painted(shape, seed)
-    arrays = {name: values if hasattr(values, "ndim") else np.asarray(values) for name, values in given.items()}
+        bands = {**_painted(shape, seed)}
+    arrays: dict[str, Any] = {name: band if hasattr(band, "ndim") else np.asarray(band) for name, band in bands.items()}
     arrays = {name: values[None] if values.ndim == 2 else values for name, values in arrays.items()}
     shapes = {name: values.shape for name, values in arrays.items()}
     if len(set(shapes.values())) != 1 or any(len(lengths) != 3 for lengths in shapes.values()):
@@ -313,7 +316,7 @@ def _painted(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
 
 @contextmanager
 def raise_if_dask_computes() -> Iterator[None]:
-    """Within it, any dask computation raises AssertionError: for tests that a call is lazy.
+    """Return a context in which any dask computation raises AssertionError, for tests that a call is lazy.
 
     Examples
     --------
@@ -323,7 +326,7 @@ def raise_if_dask_computes() -> Iterator[None]:
     """
     import dask
 
-    def refuse(graph: Any, keys: Any, **options: Any) -> None:
+    def refuse(*args: object, **options: object) -> NoReturn:
         raise AssertionError("dask was asked to compute inside raise_if_dask_computes()")
 
     with dask.config.set(scheduler=refuse):

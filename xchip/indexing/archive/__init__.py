@@ -1,1 +1,1 @@
-"""Archives: a part of the index per item, and a ledger of the items that are done."""
+"""Archives: one part of the index per item, and a ledger of finished and failed items."""

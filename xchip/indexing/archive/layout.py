@@ -1,23 +1,34 @@
-"""Where things are in an archive: names below its root, with ``/`` between folders, on disk and in a bucket alike."""
+"""Names of files in an archive, relative to its root, with ``/`` between folders both on disk and in a bucket."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from urllib.parse import quote
 
+from xchip.core.types import PathLike
+from xchip.io.storage import StorageOptions
+from xchip.io.store import Store
+
 MAX_BYTES = 120
-"""Longest folder name; file systems take 255 bytes, and other programs append to it."""
+"""Longest folder name. File systems allow 255 bytes, and other programs append to the name."""
 KEPT_CHARACTERS = 80
-"""How much of a longer one stays readable, before a hash."""
+"""Characters of a longer name that stay readable, before a hash."""
 
 ITEMS, INDEX, LEDGER = "items", "index", "ledger"
 MANIFEST = "manifest.parquet"
-"""One row a part. It stays out of ``index/``, so that a reader that opens the whole folder finds nothing but parts."""
+"""Table with one row per part. It is not in ``index/``, so that a reader that opens the whole folder finds only parts."""
 PART = "index.parquet"
 
 
+def archive_store(path: PathLike, storage: StorageOptions | None = None) -> Store:
+    """Return the store of an archive's files; a local root becomes absolute."""
+    root = os.fspath(path)
+    return Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), storage or StorageOptions())
+
+
 def folder_name(identifier: str | None) -> str:
-    """A folder's name for the id of an item or a collection: never ``.``, ``..`` or a path; the same for the same id.
+    """Return a folder name for the id of an item or a collection: never ``.``, ``..`` or a path, and unique for each id.
 
     Examples
     --------
@@ -28,7 +39,7 @@ def folder_name(identifier: str | None) -> str:
         return "_"
     name = quote(identifier, safe="", errors="surrogatepass") or "%00"
     if name[0] in "._":
-        # "." and ".." are no names for a folder; and readers of whole folders pass over what begins with "." or "_".
+        # "." and ".." can't name a folder, and readers of whole folders skip names that begin with "." or "_".
         dots = len(name) - len(name.lstrip("."))
         name = "%2E" * dots + name[dots:] if dots else f"%5F{name[1:]}"
     if len(name.encode()) <= MAX_BYTES:
@@ -38,7 +49,7 @@ def folder_name(identifier: str | None) -> str:
 
 
 def item_name(collection: str | None, item_id: str) -> str:
-    """Where the JSON of an item is.
+    """Return the name of an item's JSON.
 
     Examples
     --------
@@ -50,7 +61,7 @@ def item_name(collection: str | None, item_id: str) -> str:
 
 
 def part_name(collection: str | None, item_id: str) -> str:
-    """Where the index of an item is.
+    """Return the name of an item's part of the index.
 
     Examples
     --------

@@ -1,8 +1,7 @@
-"""What an archive knows of each item: that it is done, with which fingerprint, or that it failed, and why.
+"""The ledger of an archive: one record per finished or failed item, with the item's fingerprint or the error.
 
-A run writes its records in segments, each a file of JSON lines that appears whole; nobody ever changes a segment, so runs at the
-same time do not disturb each other. What was done before a crash and is not in a segment yet is still known: the part says by
-itself which item and which parameters it was made of.
+A run writes its records as segments: files of JSON lines that appear complete and never change, so that several runs can write
+at the same time. After a crash, parts without a record are recovered, because a part names its item and its parameters.
 """
 
 from __future__ import annotations
@@ -11,36 +10,45 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from xchip.core.types import JSON
 from xchip.indexing.archive.layout import LEDGER, part_name
 from xchip.io.signing import unsigned_href
 from xchip.io.store import Store, told
 
+ItemDict: TypeAlias = dict[str, Any]
+"""A STAC item as plain JSON."""
+
 JOB = f"{LEDGER}/job.json"
-"""The parameters that all parts of the archive were made with."""
+"""File with the parameters that all parts of the archive are built with."""
+FINGERPRINT = "xchip:fingerprint"
+"""Member of an item that the archive stores in a changed form, for example with the hrefs of files copied into the archive: the
+fingerprint of the original item."""
 SEGMENT_RECORDS = 1000
-"""Records after which a segment is written at the latest."""
+"""Maximum number of records in a segment."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds between two segments: few at first, so that a short run is recorded too; then more, so that segments are few."""
+"""Seconds between two segments. The wait starts short, so that a short run is recorded too, and doubles to keep segments few."""
+SEGMENTS_AT_ONCE = 64
+"""Segments read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The index of one item, as the manifest lists it."""
+    """A part, the index of one item, as the manifest lists it."""
 
     path: str
-    """Relative to the archive's root."""
+    """Path relative to the archive's root."""
     item_href: str
-    """The item's JSON, relative to the archive's root."""
+    """Path of the item's JSON, relative to the archive's root."""
     sensor: str | None
     datetime: str | None
     """ISO 8601, UTC."""
     bounds: tuple[float, float, float, float] | None
-    """(west, south, east, north) of the footprints; None without rows."""
+    """(west, south, east, north) of the footprints in degrees; None if the part has no rows."""
     rows: int
     size: int
     """Bytes."""
@@ -48,40 +56,40 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What happened to an item, or to a file of items that could not be read."""
+    """Result for an item, or for an entry of a file of items that could not be read."""
 
     status: Literal["done", "failed", "read"]
-    """"read": what could not be read of a file before is no trouble any more; its items have records of their own."""
+    """"read": an entry that failed before can be read now. Its items have their own records."""
     collection: str | None
     item_id: str
     fingerprint: str
-    """Of the item: `fingerprint_of`."""
+    """`fingerprint_of` the item."""
     time: str
-    """When, ISO 8601, UTC."""
+    """Time of the record: ISO 8601, UTC."""
     attempts: int
-    """How often it was tried in this run."""
-    history: tuple[dict[str, Any], ...] = ()
-    """What went wrong on the way, first to last: attempt, kind ("transient", "denied", "permanent"), error, message."""
+    """Number of attempts in this run."""
+    history: tuple[dict[str, object], ...] = ()
+    """Errors before the result, in order: attempt, kind ("transient", "denied", "permanent"), error, message."""
     error: str | None = None
-    """Class of the exception; None where done."""
+    """Class of the exception; None if the item is done."""
     message: str | None = None
     part: Part | None = None
-    """None where failed."""
+    """None if the item failed."""
     source: str | None = None
-    """The file or URL that could not be read, if no item was found there; ``item_id`` then says what of it."""
+    """The file or URL of an entry that could not be read; ``item_id`` then names the entry. None for an item."""
 
     @property
     def key(self) -> str:
-        """The name of its part: one for each item of an archive."""
+        """Name of the item's part, which is unique in the archive."""
         return part_name(self.collection, self.item_id)
 
     def to_json(self) -> str:
-        """One line."""
+        """Return the record as one line of JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Record:
-        """Undo `to_json`."""
+        """Read a record from a line of JSON."""
         values = json.loads(line)
         part = values.pop("part")
         if part is not None:
@@ -90,12 +98,12 @@ class Record:
 
 
 def now() -> str:
-    """The time as records have it."""
+    """Return the current time in the format of records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def fingerprint_of(item: Mapping[str, Any]) -> str:
-    """A hash that changes with anything in an item but its links and the signatures of its hrefs: 32 hexadecimal digits.
+def fingerprint_of(item: JSON) -> str:
+    """Return a hash of an item without its links and the signatures of its hrefs: 32 hexadecimal digits.
 
     Examples
     --------
@@ -110,51 +118,46 @@ def fingerprint_of(item: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-FINGERPRINT = "xchip:fingerprint"
-"""Member of an item that an archive keeps in another form than it was given, say because its files were brought into the archive:
-the fingerprint of the item as it was given."""
-
-
-def fingerprint_in_archive(item: Mapping[str, Any]) -> str:
-    """`fingerprint_of` what an archive's item was given as."""
+def fingerprint_in_archive(item: JSON) -> str:
+    """Return the fingerprint of the original of an item that is stored in an archive."""
     origin = item.get(FINGERPRINT)
     return origin if isinstance(origin, str) else fingerprint_of(item)
 
 
-def unsigned_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of an item whose hrefs, alternate ones too, bear no signatures: those are secrets, and soon stale."""
+def unsigned_item(item: JSON) -> ItemDict:
+    """Return a copy of an item without signatures in its hrefs and alternate hrefs: signatures are secret and expire."""
     return {**item, "assets": {key: _unsigned(asset) for key, asset in item["assets"].items()}}
 
 
-def _unsigned(asset: Any) -> Any:
+def _unsigned(asset: object) -> object:
     if not isinstance(asset, Mapping):
         return asset
     plain = dict(asset)
     if isinstance(plain.get("href"), str):
         plain["href"] = unsigned_href(plain["href"])
     if isinstance(plain.get("alternate"), Mapping):
-        plain["alternate"] = {name: _unsigned(other) for name, other in plain["alternate"].items()}
+        plain["alternate"] = {name: _unsigned(alternate) for name, alternate in plain["alternate"].items()}
     return plain
 
 
-def claim(store: Store, parameters: Mapping[str, Any]) -> None:
-    """Say with which parameters an archive is made, or find that it is made with them already.
+def claim(store: Store, parameters: JSON) -> None:
+    """Record the parameters of an archive, or check that they equal the recorded ones.
 
     Raises
     ------
     ValueError
-        If it was made with others: rows of two kinds would be mixed. Names them.
+        If the archive was built with other parameters, because its rows would be of two kinds. The message names them.
     """
     different = store.claim(JOB, parameters)
     if different:
         raise ValueError(
-            f"the archive {store.path()!r} was built with {told(different)}; rows of two kinds must not mix: "
+            f"the archive {store.path()!r} was built with {told(different)}; one archive must not mix incompatible rows: "
             "pass the same parameters, or another path"
         )
 
 
 def parameters_of(store: Store) -> dict[str, Any] | None:
-    """The parameters that an archive is made with; None where nobody said."""
+    """Return the parameters that an archive was built with; None if they are not recorded."""
     try:
         return dict(json.loads(store.read(JOB)))
     except FileNotFoundError:
@@ -163,7 +166,7 @@ def parameters_of(store: Store) -> dict[str, Any] | None:
 
 @dataclass
 class RunRecords:
-    """The records of one run, on their way into segments."""
+    """Collects the records of one run and writes them as segments."""
 
     store: Store
     name: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}")
@@ -173,14 +176,14 @@ class RunRecords:
     _last: float = field(default_factory=time.monotonic)
 
     def add(self, record: Record) -> None:
-        """Keep a record, and write what is kept where it is time."""
+        """Add a record; write a segment when it is full or due."""
         self._records.append(record)
         if len(self._records) >= SEGMENT_RECORDS or time.monotonic() - self._last >= self._wait:
             self.flush()
             self._wait = min(2 * self._wait, LONGEST_WAIT)
 
     def flush(self) -> None:
-        """Write a segment of what is kept, if anything is."""
+        """Write the collected records, if any, as a segment."""
         self._last = time.monotonic()
         if not self._records:
             return
@@ -191,35 +194,31 @@ class RunRecords:
 
 
 def segments(store: Store) -> list[str]:
-    """Names of all segments."""
+    """Return the names of all segments."""
     return [entry.name for entry in store.entries(LEDGER) if entry.name.endswith(".jsonl")]
 
 
-SEGMENTS_AT_ONCE = 64
-
-
-def records(store: Store, names: Iterable[str]) -> Iterator[Record]:
-    """The records of segments, one after another."""
-    names = list(names)
+def records(store: Store, names: Sequence[str]) -> Iterator[Record]:
+    """Read the records of segments in order."""
     for first in range(0, len(names), SEGMENTS_AT_ONCE):
         for content in store.read_all(names[first : first + SEGMENTS_AT_ONCE]):
             yield from map(Record.from_json, content.splitlines())
 
 
-def latest(found: Iterable[Record]) -> dict[str, Record]:
-    """The record that holds for each part, by its name.
+def latest(entries: Iterable[Record]) -> dict[str, Record]:
+    """Return the valid record of each part, by the part's name.
 
-    The later one holds; but a failure is forgotten where the same item, unchanged, is done: another run at the same time may have
-    succeeded.
+    The latest record is valid. However, "done" overrides "failed" for the same, unchanged item, because runs at the same time can
+    differ in their results.
     """
-    held: dict[str, Record] = {}
-    for record in found:
-        other = held.get(record.key)
-        held[record.key] = record if other is None else _later(other, record)
-    return held
+    valid: dict[str, Record] = {}
+    for record in entries:
+        before = valid.get(record.key)
+        valid[record.key] = record if before is None else _latest(before, record)
+    return valid
 
 
-def _later(one: Record, other: Record) -> Record:
-    if one.fingerprint == other.fingerprint and one.status != other.status and "done" in (one.status, other.status):
-        return one if one.status == "done" else other
-    return other if other.time >= one.time else one
+def _latest(first: Record, second: Record) -> Record:
+    if first.fingerprint == second.fingerprint and first.status != second.status and "done" in (first.status, second.status):
+        return first if first.status == "done" else second
+    return second if second.time >= first.time else first

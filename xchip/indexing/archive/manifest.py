@@ -1,10 +1,10 @@
-"""The manifest: one row a part, so that nobody has to list or open the parts to know what an archive holds."""
+"""The manifest: a table with one row per part, so that readers need not list or open the parts."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,29 +17,33 @@ from xchip.io.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FAILURES = f"{LEDGER}/failures.json"
-"""What had failed when the manifest was written, so that the segments before need not be read again."""
+"""File with the failures up to the last manifest, so that the segments before it need not be read again."""
 READERS = 16
 """Footers read at once."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What an archive holds."""
+    """Contents of an archive by its manifest and ledger."""
 
     parts: pa.Table
-    """A row a part; columns of `schema`."""
+    """One row per part, with the columns of `schema`."""
     failed: dict[str, Record]
-    """By part name: the items that failed last time, and have no part of their present form."""
+    """By part name: the items whose last attempt failed and whose current form has no part."""
     covered: tuple[str, ...]
-    """The segments of the ledger that this is drawn from."""
+    """The segments of the ledger that the state includes."""
     stale: bool
-    """Whether the ledger held more than the manifest did."""
+    """Whether the ledger has records that the manifest lacks."""
 
 
 def schema() -> pa.Schema:
-    """Columns of the manifest. Paths and hrefs are relative to the archive's root; bounds are of the footprints, in degrees."""
+    """Return the columns of the manifest.
+
+    Paths and hrefs are relative to the archive's root. Bounds are those of the footprints, in degrees.
+    """
     import pyarrow as pa
 
     texts = ("path", "collection", "item_id", "item_href", "sensor")
@@ -56,44 +60,42 @@ def schema() -> pa.Schema:
     )
 
 
-def parts_of(store: Store) -> pa.Table:
-    """A row a part of an archive: its manifest, and what the ledger adds to that; or, without both, what the folder holds.
+def parts_of(store: Store, state: State | None = None) -> pa.Table:
+    """Return one row per part of an archive: the manifest with the newer records of the ledger.
+
+    Without a manifest and a ledger, read the footers of the parts. ``state`` is `state_of` the archive, if it has been read.
 
     Raises
     ------
     FileNotFoundError
-        If there is no archive.
+        If the store holds no archive.
     """
-    return parts_in(store, state_of(store))
-
-
-def parts_in(store: Store, state: State) -> pa.Table:
-    """`parts_of`, where manifest and ledger have been read already."""
+    state = state_of(store) if state is None else state
     if state.parts.num_rows or state.covered:
         return state.parts
     try:
         return walk(store)
     except FileNotFoundError:
-        if store.exists(JOB):  # a run has begun here, and nothing is done yet
+        if store.exists(JOB):  # a first run has started and has finished no item yet
             return state.parts
         raise
 
 
 def state_of(store: Store) -> State:
-    """Manifest, failures, and the segments that are newer than they."""
+    """Read the manifest, the failures and the segments that are newer."""
     manifest, in_manifest = _read_manifest(store)
     failures, in_failures = _read_failures(store)
-    known = in_manifest & in_failures
+    covered = in_manifest & in_failures
     names = segments(store)
-    new = [name for name in names if name not in known]
-    held = latest(chain(failures, records(store, new)))
-    done = [record for record in held.values() if record.status == "done"]
-    failed = {key: record for key, record in held.items() if record.status == "failed"}
+    new = [name for name in names if name not in covered]
+    valid = latest(chain(failures, records(store, new)))
+    done = [record for record in valid.values() if record.status == "done"]
+    failed = {key: record for key, record in valid.items() if record.status == "failed"}
     return State(_with_records(manifest, done), _outstanding(failed, manifest), tuple(names), bool(new))
 
 
 def write_manifest(store: Store, state: State | None = None) -> State:
-    """Bring manifest and failures up to what the ledger says."""
+    """Update the manifest and the failures from the ledger."""
     state = state_of(store) if state is None else state
     covered = list(state.covered)
     lines = [record.to_json() for record in state.failed.values()]
@@ -103,33 +105,33 @@ def write_manifest(store: Store, state: State | None = None) -> State:
 
 
 def rebuild_manifest(store: Store) -> State:
-    """Write the manifest anew from the parts themselves, whatever manifest and ledger say."""
+    """Write a new manifest from the parts alone."""
     state = state_of(store)
     parts = walk(store)
     return write_manifest(store, State(parts, _outstanding(state.failed, parts), state.covered, False))
 
 
 def walk(store: Store) -> pa.Table:
-    """What the footers of an archive's parts say."""
+    """Return one row per part, read from the footers of an archive's parts."""
     import pyarrow as pa
 
     entries = [entry for entry in store.entries(INDEX) if entry.name.endswith(f"/{PART}")]
     if not entries:
         raise FileNotFoundError(
-            f"{store.path()!r} holds no archive: there is no {MANIFEST}, no {LEDGER}/ and no {INDEX}/*/*/{PART}"
+            f"{store.path()!r} holds no archive: it contains no {MANIFEST}, no {LEDGER}/ and no {INDEX}/*/*/{PART}"
         )
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda entry: record_of_part(store, entry.name)[0], entries)
-        return pa.Table.from_pylist([_row(record) for record in found], schema())
+        parts = pool.map(lambda entry: record_of_part(store, entry.name)[0], entries)
+        return pa.Table.from_pylist([_row(record) for record in parts], schema())
 
 
 def record_of_part(store: Store, name: str) -> tuple[Record, str | None]:
-    """What a part says of itself, and the hash of the parameters that it was made with.
+    """Read a part's record and the hash of its parameters from its footer.
 
     Raises
     ------
     FileNotFoundError, OSError, ValueError
-        If it is absent, or no part.
+        If the file is missing or not a part.
     """
     import pyarrow.parquet as pq
 
@@ -138,9 +140,9 @@ def record_of_part(store: Store, name: str) -> tuple[Record, str | None]:
         footer = pq.ParquetFile(file).metadata
     facts = footer.metadata or {}
     if b"geo" not in facts:
-        raise ValueError(f"{store.path(name)!r} is no part of an index: it has no GeoParquet metadata")
-    own = json.loads(facts.get(b"xchip", b"{}"))
-    shared = _constants(footer, ("collection", "item_id", "item_href", "sensor", "datetime")) | own.get("item", {})
+        raise ValueError(f"{store.path(name)!r} is not a part of an index: it has no GeoParquet metadata")
+    metadata = json.loads(facts.get(b"xchip", b"{}"))
+    shared = _constants(footer, ("collection", "item_id", "item_href", "sensor", "datetime")) | metadata.get("item", {})
     bounds = json.loads(facts[b"geo"])["columns"]["geometry"].get("bbox")
     part = Part(
         path=name,
@@ -151,19 +153,18 @@ def record_of_part(store: Store, name: str) -> tuple[Record, str | None]:
         rows=footer.num_rows,
         size=size,
     )
-    record = Record("done", shared.get("collection"), shared.get("item_id", ""), own.get("fingerprint", ""), now(), 0, part=part)
-    return record, own.get("job")
+    identity = shared.get("collection"), shared.get("item_id", "")
+    return Record("done", *identity, metadata.get("fingerprint", ""), now(), 0, part=part), metadata.get("job")
 
 
-def _constants(footer: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Values of columns that are the same in all rows, by the statistics."""
-    found: dict[str, Any] = {}
-    wanted = set(names)
+def _constants(footer: pq.FileMetaData, names: Sequence[str]) -> dict[str, Any]:
+    """Return the values of columns that have one value in all rows, by the statistics of the first row group."""
+    values: dict[str, Any] = {}
     for position in range(footer.num_columns if footer.num_row_groups else 0):
         column = footer.row_group(0).column(position)
-        if column.path_in_schema in wanted and column.statistics is not None and column.statistics.has_min_max:
-            found[column.path_in_schema] = column.statistics.min
-    return found
+        if column.path_in_schema in names and column.statistics is not None and column.statistics.has_min_max:
+            values[column.path_in_schema] = column.statistics.min
+    return values
 
 
 def _with_records(manifest: pa.Table, done: Sequence[Record]) -> pa.Table:
@@ -177,9 +178,9 @@ def _with_records(manifest: pa.Table, done: Sequence[Record]) -> pa.Table:
     return pa.concat_tables([kept, new]).sort_by("path")
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record) -> dict[str, object]:
     part = record.part
-    assert part is not None, "what is done has a part"
+    assert part is not None, "a finished item has a part"
     west, south, east, north = part.bounds or (None,) * 4
     return {
         "path": part.path,
@@ -200,7 +201,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _outstanding(failed: Mapping[str, Record], manifest: pa.Table) -> dict[str, Record]:
-    """Failures of items that are not, as they are now, in the manifest."""
+    """Return the failures of items whose current form is not in the manifest."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,20 +1,23 @@
-"""What became of a run."""
+"""Report of a run of `xchip.build_index`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from xchip.core.html import accessor_html
 from xchip.indexing.explain.explanation import as_time
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SHOWN = 10
-"""Failures that are printed; all are in the table."""
+"""Failures that are printed; the table holds all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """The outcome of `xchip.build_index`. ``print`` shows it, a notebook as tables.
+    """Result of `xchip.build_index`: printed as text, and shown as tables in a notebook.
 
     Examples
     --------
@@ -27,18 +30,18 @@ class BuildReport:
     """
 
     path: str
-    """The archive."""
+    """The archive's root."""
     done: int
     """Items indexed in this run."""
     skipped: int
-    """Items that were indexed before, unchanged; and items given twice."""
+    """Unchanged items that an earlier run indexed, and repeated items of this run."""
     failed: int
-    """Items without an index of their present form."""
+    """Items that are not indexed in their current form."""
     rows: int
     """Chips written in this run."""
     seconds: float
-    failures: Any = field(repr=False, compare=False)
-    """pandas.DataFrame, one row a failure: collection, item_id, error (class of the exception), message, attempts."""
+    failures: pd.DataFrame = field(repr=False, compare=False)
+    """One row per failure: collection, item_id, error (class of the exception), message, attempts."""
 
     def __str__(self) -> str:
         counts = f"{self.done:,} indexed ({self.rows:,} chips), {self.skipped:,} skipped, {self.failed:,} failed"

@@ -1,16 +1,19 @@
-"""Looking at an archive: what it holds, what failed, and whether its files are what they should be."""
+"""Summarise an archive: its items, chips and failures."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
+from xchip.core.types import JSON, PathLike
+from xchip.indexing.archive.layout import archive_store
 from xchip.indexing.archive.ledger import Record, parameters_of
-from xchip.indexing.archive.manifest import parts_in, state_of
+from xchip.indexing.archive.manifest import parts_of, state_of
 from xchip.io.storage import StorageOptions
-from xchip.io.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,36 +22,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What an archive holds, and what failed."""
+    """Contents and failures of an archive."""
 
     path: str
     parts: int
-    """Items that are indexed."""
+    """Number of indexed items."""
     rows: int
-    """Chips."""
+    """Number of chips."""
     size: int
     """Bytes of all parts."""
     collections: dict[str | None, tuple[int, int]]
-    """Items and chips of each."""
+    """Numbers of items and chips of each collection."""
     span: tuple[str, str] | None
     """Dates of the earliest and the latest item, ISO 8601."""
-    parameters: dict[str, Any] | None
-    """What the archive was made with; None where nobody recorded it."""
+    parameters: JSON | None
+    """Parameters of `xchip.build_index` that the archive was built with; None if they are not recorded."""
     failures: pd.DataFrame = field(repr=False, compare=False)
-    """A row a failed item: collection, item_id, error (class of the exception), message, attempts, time."""
+    """One row per failed item: collection, item_id, error (class of the exception), message, attempts, time."""
 
     @property
     def failed(self) -> int:
-        """Items that failed, and have not succeeded since."""
+        """Number of items that failed and have not succeeded since."""
         return len(self.failures)
 
     @property
     def errors(self) -> dict[str, int]:
-        """Failures of each class, the most frequent first."""
+        """Number of failures of each class of exception, the most frequent first."""
         return dict(Counter(self.failures["error"]).most_common())
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON."""
+    def to_dict(self) -> dict[str, object]:
+        """Return all fields as a JSON object."""
         return {
             "path": self.path,
             "parts": self.parts,
@@ -63,56 +66,37 @@ class Status:
         }
 
 
-def status(path: str | os.PathLike[str], storage: StorageOptions | None = None) -> Status:
-    """What an archive holds: from its manifest and ledger, so that it takes seconds for a million items.
+def status(path: PathLike, storage: StorageOptions | None = None) -> Status:
+    """Summarise an archive from its manifest and ledger, which takes seconds for a million items.
 
     Raises
     ------
     FileNotFoundError
-        If there is no archive.
+        If ``path`` is not an archive.
 
     Examples
     --------
-    >>> import tempfile, xchip.testing
-    >>> from xchip.indexing.archive.build import build_index
+    >>> import tempfile, xchip, xchip.testing
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     item = xchip.testing.write_scene(folder, shape=(600, 600))
-    ...     report = build_index(item, f"{folder}/archive", progress=False)
-    ...     found = status(f"{folder}/archive")
-    >>> found.parts, found.rows, found.failed
+    ...     report = xchip.build_index(item, f"{folder}/archive", progress=False)
+    ...     summary = status(f"{folder}/archive")
+    >>> summary.parts, summary.rows, summary.failed
     (1, 4, 0)
     """
-    store = archive_at(path, storage)
-    parts, failed = contents_of(store)
-    days = [day.isoformat() for day in _extremes(parts)]
+    store = archive_store(path, storage)
+    state = state_of(store)
+    parts = parts_of(store, state)
     return Status(
         path=os.fspath(path),
         parts=parts.num_rows,
         rows=_total(parts, "rows"),
         size=_total(parts, "size"),
         collections=_by_collection(parts),
-        span=(days[0], days[1]) if days else None,
+        span=_span(parts),
         parameters=parameters_of(store),
-        failures=_failures(failed),
+        failures=_failures(state.failed.values()),
     )
-
-
-def archive_at(path: str | os.PathLike[str], storage: StorageOptions | None = None) -> Store:
-    """The files below an archive's root."""
-    root = os.fspath(path)
-    return Store(root if "://" in root else os.path.abspath(os.path.expanduser(root)), storage or StorageOptions())
-
-
-def contents_of(store: Store) -> tuple[pa.Table, list[Record]]:
-    """(a row a part, what failed); by the footers of the parts where there is no manifest and no ledger.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no archive.
-    """
-    state = state_of(store)
-    return parts_in(store, state), list(state.failed.values())
 
 
 def _total(parts: pa.Table, column: str) -> int:
@@ -121,11 +105,12 @@ def _total(parts: pa.Table, column: str) -> int:
     return int(pc.sum(parts[column]).as_py() or 0)
 
 
-def _extremes(parts: pa.Table) -> list[Any]:
+def _span(parts: pa.Table) -> tuple[str, str] | None:
     import pyarrow.compute as pc
 
-    found = pc.min_max(parts["datetime"]).as_py()
-    return [found["min"], found["max"]] if found["min"] is not None else []
+    extremes: dict[str, datetime | None] = pc.min_max(parts["datetime"]).as_py()
+    first, last = extremes["min"], extremes["max"]
+    return None if first is None or last is None else (first.isoformat(), last.isoformat())
 
 
 def _by_collection(parts: pa.Table) -> dict[str | None, tuple[int, int]]:
@@ -134,7 +119,7 @@ def _by_collection(parts: pa.Table) -> dict[str | None, tuple[int, int]]:
     return {name: (n, rows) for name, n, rows in zip(*columns, strict=True)}
 
 
-def _failures(failed: list[Record]) -> pd.DataFrame:
+def _failures(failed: Iterable[Record]) -> pd.DataFrame:
     import pandas as pd
 
     columns = ("collection", "item_id", "error", "message", "attempts", "time")

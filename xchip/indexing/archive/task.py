@@ -1,4 +1,4 @@
-"""The work of one item, wherever it runs: its grid, its quality, its part and its record."""
+"""The task of one item: index it, write its JSON and its part, and return its record."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from xchip.core.types import JSON
 from xchip.indexing.archive.layout import item_name, part_name
-from xchip.indexing.archive.ledger import FINGERPRINT, Part, Record, fingerprint_of, now, unsigned_item
+from xchip.indexing.archive.ledger import FINGERPRINT, ItemDict, Part, Record, fingerprint_of, now, unsigned_item
 from xchip.indexing.archive.manifest import record_of_part
 from xchip.indexing.files.write import bounds_of, index_bytes
 from xchip.indexing.from_items import IndexSpec, index_part, understand_for_index
@@ -22,46 +23,46 @@ from xchip.stac.scene.understand import collection_of
 
 
 class ArchiveError(OSError):
-    """The archive itself can't be written: no item would fare better than the one that found out."""
+    """The archive can't be written, so the whole run ends: no other item can succeed either."""
 
 
 class Prepare(Protocol):
-    """Brings an item's files into the archive before it is indexed; it travels to the workers."""
+    """Copies an item's files into the archive before the item is indexed. Must be picklable, because workers call it."""
 
-    def __call__(self, item: dict[str, Any], store: Store, attempts: int) -> Outcome[dict[str, Any]]:
-        """The item as it is to be indexed and kept, and what went wrong before; `GivenUp` if it can't be had.
+    def __call__(self, item: ItemDict, store: Store, attempts: int) -> Outcome[ItemDict]:
+        """Return the item to index and store, with the errors on the way. Files that the archive holds are not copied again.
 
-        `ArchiveError` where the archive can't be written. What is there already is not done again.
+        Raises `GivenUp` if all attempts failed, and `ArchiveError` if the archive can't be written.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all tasks of a run share; it travels to the workers."""
+    """Parameters of all tasks of a run. Must be picklable, because workers use it."""
 
     spec: IndexSpec
     store: Store
     pixels: StorageOptions
     attempts: int
     parameters: str
-    """Hash of the parameters that rows depend on; a part bears it."""
+    """Hash of the parameters that the rows depend on; each part stores it."""
     prepare: Prepare | None = None
-    """What is done with an item first."""
+    """Called with each item first."""
 
 
-def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_there: bool, job: Job) -> Record:
-    """Index one item into the archive: its JSON, then its part. Never raises for what is wrong with the item.
+def index_one(item: ItemDict, href: str | None, fingerprint: str, unrecorded: bool, job: Job) -> Record:
+    """Index one item into the archive: write its JSON, then its part. Errors of the item are recorded, not raised.
 
     Parameters
     ----------
     item, href
-        As `plain_items` gives them.
+        The item and the href of its JSON, as `plain_items` yields them.
     fingerprint
         `fingerprint_of` the item.
-    may_be_there
-        Whether the archive has a part of this item that the ledger does not know; it is kept if it is of this very item.
+    unrecorded
+        Whether the archive has a part of this item without a record. The part is kept if its fingerprint matches.
     job
-        What all tasks share.
+        Parameters of all tasks.
 
     Raises
     ------
@@ -69,8 +70,8 @@ def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_t
         If the archive can't be written.
     """
     key = identity_of(item)
-    if may_be_there:
-        part = part_that_is_there(job.store, *key, fingerprint, job.parameters)
+    if unrecorded:
+        part = matching_part(job.store, *key, fingerprint, job.parameters)
         if part is not None:
             return Record("done", *key, fingerprint, now(), 0, part=part)
     before: tuple[Event, ...] = ()
@@ -88,8 +89,8 @@ def index_one(item: dict[str, Any], href: str | None, fingerprint: str, may_be_t
     return Record("done", *key, fingerprint, now(), attempts_in(tries) + 1, history, part=part)
 
 
-def _pixels_of(item: dict[str, Any], job: Job) -> StorageOptions:
-    """How the item's files are reached: as the archive is, once they are all in it."""
+def _pixels_of(item: JSON, job: Job) -> StorageOptions:
+    """Return the storage options of the item's files: those of the archive if it holds all of the files."""
     if job.prepare is None:
         return job.pixels
     root = job.store.path() + "/"
@@ -97,67 +98,66 @@ def _pixels_of(item: dict[str, Any], job: Job) -> StorageOptions:
     return job.store.storage if all(isinstance(href, str) and href.startswith(root) for href in hrefs) else job.pixels
 
 
-def identity_of(item: dict[str, Any]) -> tuple[str | None, str]:
-    """(id of the collection, id of the item), also of an item that nothing can be done with."""
+def identity_of(item: ItemDict) -> tuple[str | None, str]:
+    """Return (id of the collection, id of the item), also for an invalid item."""
     return collection_of(item), str(item.get("id"))
 
 
-def part_that_is_there(store: Store, collection: str | None, item_id: str, fingerprint: str, parameters: str) -> Part | None:
-    """The part of an item as it is in the archive; None if it is absent, unreadable, or of another form of the item."""
+def matching_part(store: Store, collection: str | None, item_id: str, fingerprint: str, parameters: str) -> Part | None:
+    """Return the archive's part of an item; None if it is missing, unreadable, or does not match fingerprint and parameters."""
     try:
-        record, made_with = record_of_part(store, part_name(collection, item_id))
-    except (OSError, ValueError):  # pyarrow raises ValueErrors for what is no Parquet file
+        record, built_with = record_of_part(store, part_name(collection, item_id))
+    except (OSError, ValueError):  # pyarrow raises ValueError if a file is not Parquet
         return None
-    return record.part if (record.fingerprint, made_with) == (fingerprint, parameters) else None
+    return record.part if (record.fingerprint, built_with) == (fingerprint, parameters) else None
 
 
-def rows_of_item(item: dict[str, Any], href: str | None, spec: IndexSpec, pixels: StorageOptions) -> IndexRows:
-    """The item's rows, read with signatures of this moment."""
+def rows_of_item(item: ItemDict, href: str | None, spec: IndexSpec, pixels: StorageOptions) -> IndexRows:
+    """Index an item; its hrefs are signed now."""
     with pixels.gdal():
         scene = understand_for_index(item, href, spec, header=header_reader(pixels))
         scene = replace(signed_scene(scene, pixels), href=item_name(scene.collection, scene.item_id))
         return index_part(scene, spec)
 
 
-def _store(item: dict[str, Any], rows: IndexRows, fingerprint: str, job: Job) -> Part:
-    """Write an item and its part; the item first, so that no part is without."""
+def _store(item: ItemDict, rows: IndexRows, fingerprint: str, job: Job) -> Part:
+    """Write an item, then its part, so that every part has an item."""
     collection, item_id = identity_of(item)
     item_href = item_name(collection, item_id)
-    shared = {"collection": collection, "item_id": item_id, "item_href": item_href}
-    content = index_bytes([rows], more={"fingerprint": fingerprint, "job": job.parameters, "item": shared})
-    kept = _portable(unsigned_item(item), job.store.path(item_href))
-    kept.pop(FINGERPRINT, None)  # of another archive
-    if fingerprint_of(kept) != fingerprint:
-        kept[FINGERPRINT] = fingerprint
-    plain = json.dumps(kept, separators=(",", ":"), default=str)
+    identity = {"collection": collection, "item_id": item_id, "item_href": item_href}
+    content = index_bytes([rows], more={"fingerprint": fingerprint, "job": job.parameters, "item": identity})
+    stored = _portable(unsigned_item(item), job.store.path(item_href))
+    stored.pop(FINGERPRINT, None)  # of another archive
+    if fingerprint_of(stored) != fingerprint:
+        stored[FINGERPRINT] = fingerprint
+    text = json.dumps(stored, separators=(",", ":"), default=str)
     name = part_name(collection, item_id)
     try:
-        insistently(lambda: job.store.write(item_href, plain.encode()))
+        insistently(lambda: job.store.write(item_href, text.encode()))
         insistently(lambda: job.store.write(name, content))
     except OSError as error:
         raise ArchiveError(f"can't write item {item_id!r} into the archive {job.store.path()!r}: {error}") from error
+    # All rows of an item have the same sensor and datetime.
+    sensor, moment = (rows.columns[column][0].as_py() if len(rows) else None for column in ("sensor", "datetime"))
     return Part(
         path=name,
         item_href=item_href,
-        sensor=_first(rows, "sensor"),
-        datetime=None if (moment := _first(rows, "datetime")) is None else moment.isoformat(),
+        sensor=sensor,
+        datetime=None if moment is None else moment.isoformat(),
         bounds=bounds_of(rows),
         rows=len(rows),
         size=len(content),
     )
 
 
-def _portable(item: dict[str, Any], href: str) -> dict[str, Any]:
-    """The item with relative hrefs for files that lie beside its JSON, so that an archive may be copied elsewhere."""
-    beside = posixpath.dirname(href) + "/"
+def _portable(item: ItemDict, href: str) -> ItemDict:
+    """Make the hrefs of files beside the item's JSON relative, so that the archive can be copied elsewhere."""
+    folder = posixpath.dirname(href) + "/"
 
-    def portable(asset: Any) -> Any:
-        own = asset.get("href") if isinstance(asset, Mapping) else None
-        return {**asset, "href": f"./{own[len(beside) :]}"} if isinstance(own, str) and own.startswith(beside) else asset
+    def portable(asset: object) -> object:
+        target = asset.get("href") if isinstance(asset, Mapping) else None
+        if not isinstance(asset, Mapping) or not isinstance(target, str) or not target.startswith(folder):
+            return asset
+        return {**asset, "href": f"./{target[len(folder) :]}"}
 
     return {**item, "assets": {key: portable(asset) for key, asset in item["assets"].items()}}
-
-
-def _first(rows: IndexRows, column: str) -> Any:
-    """The value that all rows of an item share; None without rows."""
-    return rows.columns[column][0].as_py() if len(rows) else None

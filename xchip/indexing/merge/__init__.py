@@ -1,1 +1,1 @@
-"""Merge indexes out of core."""
+"""Merge indexes that do not fit in memory."""

@@ -1,4 +1,4 @@
-"""One row a chip: rows that say the same are one, and rows that contradict each other are refused."""
+"""Keep one row per chip: drop rows that repeat another row, and reject rows that contradict each other."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xchip.indexing.merge.external_sort import KEY, Sorter
-from xchip.indexing.merge.item_grids import WINDOW, is_one_of, two_grids
+from xchip.indexing.merge.item_grids import WINDOW, rows_of_items, two_grids
 from xchip.indexing.rows import EDGES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE = "xchip:file"
-"""Name of the int32 column with the number of the file that a row comes from."""
-PLACE = "xchip:place"
-"""Name of the int64 column with the row's place among all rows."""
-OWN = frozenset((KEY, FILE, PLACE))
-"""Columns that only the merge knows."""
+"""Name of the int32 column with the number of a row's file."""
+POSITION = "xchip:position"
+"""Name of the int64 column with the position of a row among the rows of all sources."""
+INTERNAL = frozenset((KEY, FILE, POSITION))
+"""Columns that exist only during the merge."""
 
 CHIP = ("collection", "item_id", "chip_index_y", "chip_index_x")
-"""What names a chip."""
+"""Columns that identify a chip."""
 TOLERANCE = 1e-6
-"""Of a chip's width: edges in the CRS that differ by less are the same."""
+"""Maximum difference of equal edges in the CRS, as a fraction of a chip's width."""
 
 
-class Distinct:
-    """Brings rows of one key into order, and drops those that another row repeats.
+class Deduplicator:
+    """Sorts rows within each key, and drops duplicates.
 
-    Rows are the same if all columns but item_href are: one item may be in two archives. Of those the one with the least
-    item_href stays, whatever the order of sources was.
+    Rows are duplicates if all columns except item_href are equal, because an item can be in two archives. The row with the first
+    item_href in alphabetical order is kept, so that the result does not depend on the order of the sources.
 
     Parameters
     ----------
@@ -45,26 +45,27 @@ class Distinct:
         self._files, self._keep_grids = files, keep_grids
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """``table`` has all rows of each of its keys. In order of `KEY`, then of the chip's names, then of its window."""
+        """Return the rows sorted by `KEY`, chip and window. ``table`` must have all rows of each of its keys."""
         keys = [_ranks(table[name]) for name in (KEY, *CHIP)]
-        order = _lexsort(keys)
+        order = np.lexsort(keys[::-1])
         if not _repeats(keys, order).any():
             return table.take(order)
-        # A row that comes twice is rare, and an order of all columns dear.
-        order = _lexsort([*keys, *(_ranks(table[name]) for name in (*WINDOW, "proj_code", *EDGES, "item_href", FILE))])
+        # Duplicates are rare, and sorting by all columns is expensive.
+        more = [_ranks(table[name]) for name in (*WINDOW, "proj_code", *EDGES, "item_href", FILE)]
+        order = np.lexsort([*keys, *more][::-1])
         repeats = _repeats(keys, order)
         table = table.take(order)
         second = np.flatnonzero(repeats) + 1
         return table.filter(~self._drop(table, second))
 
     def _drop(self, table: pa.Table, second: np.ndarray) -> np.ndarray:
-        """Which rows repeat the one before; ``second`` are those of the same chip as the one before."""
+        """Return which rows are duplicates; ``second`` are the rows of the same chip as the row before."""
         rows, before = table.take(second), table.take(second - 1)
         same_window = _same_window(rows, before)
         if not self._keep_grids and not same_window.all():
             raise self._grids(rows, before, int(np.argmin(same_window)))
         for name in table.column_names:
-            if name not in OWN and name != "item_href":
+            if name not in INTERNAL and name != "item_href":
                 differs = same_window & ~_equal(rows[name], before[name])
                 if differs.any():
                     raise self._contradiction(rows, before, int(np.argmax(differs)), name)
@@ -73,71 +74,70 @@ class Distinct:
         return dropped
 
     def _grids(self, rows: pa.Table, before: pa.Table, n: int) -> ValueError:
-        one, other = self._both(rows, before, n)
+        first, second = self._pair(rows, before, n)
         windows = [
             {
                 f"window of chip {row['chip_id']!r}": [row[name] for name in WINDOW],
                 "proj_code": row["proj_code"],
                 "edges": [row[name] for name in EDGES],
             }
-            for row in (one, other)
+            for row in (first, second)
         ]
-        return two_grids(one["collection"], one["item_id"], (one[FILE], windows[0]), (other[FILE], windows[1]))
+        return two_grids(first["collection"], first["item_id"], (first[FILE], windows[0]), (second[FILE], windows[1]))
 
     def _contradiction(self, rows: pa.Table, before: pa.Table, n: int, name: str) -> ValueError:
-        one, other = self._both(rows, before, n)
-        values = " and ".join(f"{_shown(row[name])} in {row[FILE]!r}" for row in (one, other))
+        pair = self._pair(rows, before, n)
+        chip, collection, item_id = (pair[0][column] for column in ("chip_id", "collection", "item_id"))
+        # A geometry is too long for a message.
+        values = [f"{len(row[name])} bytes" if isinstance(row[name], bytes) else repr(row[name]) for row in pair]
+        sources = " and ".join(f"{value} in {row[FILE]!r}" for value, row in zip(values, pair, strict=True))
         return ValueError(
-            f"chip {one['chip_id']!r} of collection {one['collection']!r} has two values of {name!r}: {values}; leave one source "
-            f"out, or replace the old rows: merge_indexes(None, out, drop={{'item_id': {one['item_id']!r}}}, add=...)"
+            f"chip {chip!r} of collection {collection!r} has two values of {name!r}: {sources}; leave one source out, or replace "
+            f"the old rows: merge_indexes(None, out, drop={{'item_id': {item_id!r}}}, add=...)"
         )
 
-    def _both(self, rows: pa.Table, before: pa.Table, n: int) -> list[dict[str, Any]]:
-        """Two rows that can't both stay, in the order of their files, with the paths of these."""
-        both = [table.slice(n, 1).to_pylist()[0] for table in (before, rows)]
-        both.sort(key=lambda row: row[FILE])
-        return [row | {FILE: self._files[row[FILE]]} for row in both]
+    def _pair(self, rows: pa.Table, before: pa.Table, n: int) -> list[dict[str, Any]]:
+        """Return two conflicting rows in the order of their files, with the files' paths."""
+        pair = [table.slice(n, 1).to_pylist()[0] for table in (before, rows)]
+        pair.sort(key=lambda row: row[FILE])
+        return [row | {FILE: self._files[row[FILE]]} for row in pair]
 
 
 class ChipCheck:
-    """Finds chips that have several rows under different keys: their footprints differ, so no neighbour shows it.
+    """Finds chips that have several rows with different keys, which `Deduplicator` can't compare: their footprints differ.
 
-    Only items that several files have rows of can have such chips.
+    Only items with rows in several files can have such chips.
     """
 
-    def __init__(self, sorter: Sorter, items: pa.Table, distinct: Distinct) -> None:
-        self._sorter, self._items, self._distinct = sorter, items, distinct
+    def __init__(self, sorter: Sorter, items: pa.Table, deduplicate: Deduplicator) -> None:
+        self._sorter, self._items, self._deduplicate = sorter, items, deduplicate
 
     def add(self, table: pa.Table) -> None:
-        """Rows of the result, once each."""
+        """Add rows of the result."""
         if not self._items.num_rows:
             return
-        rows = table.filter(is_one_of(table, self._items))
+        rows = table.filter(rows_of_items(table, self._items))
         if rows.num_rows:
-            # The geometry is the same for the same bbox, as far as a message goes.
+            # Without the geometry: for a message, rows with the same bbox have the same geometry.
             narrow = rows.select([*CHIP, "chip_id", *WINDOW, "proj_code", *EDGES, "item_href", "bbox", FILE])
             self._sorter.add(narrow.append_column(KEY, [_chip_keys(rows)]))
 
     def finish(self) -> None:
-        """Raise ValueError if there is one."""
+        """Raise ValueError if there is such a chip."""
         for table in self._sorter.sorted():
-            self._distinct(table)
+            self._deduplicate(table)
 
 
 def _chip_keys(table: pa.Table) -> np.ndarray:
-    """A number that is the same for rows of the same chip: uint64 (rows,)."""
+    """Return a hash of each row's chip: uint64 (rows,)."""
     import pandas as pd
 
     rows = table.select(list(CHIP)).to_pandas()
     return pd.util.hash_pandas_object(rows, index=False, categorize=True).to_numpy()
 
 
-def _lexsort(keys: Sequence[np.ndarray]) -> np.ndarray:
-    return np.lexsort(keys[::-1])
-
-
 def _repeats(keys: Iterable[np.ndarray], order: np.ndarray) -> np.ndarray:
-    """Whether each row but the first, in this order, has the keys of the one before."""
+    """Return which rows, in this order and without the first, have the same keys as the row before."""
     same = np.ones(max(0, len(order) - 1), bool)
     for key in keys:
         values = key[order]
@@ -146,24 +146,18 @@ def _repeats(keys: Iterable[np.ndarray], order: np.ndarray) -> np.ndarray:
 
 
 def _ranks(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers in the order of the column's values; null, then NaN, after all."""
+    """Return numbers in the order of the column's values; nulls and NaN are last."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not pa.types.is_large_string(column.type):
-        values: Any = pc.fill_null(column, _largest(column.type)) if column.null_count else column
-        return values.to_numpy()
+        largest = np.nan if pa.types.is_floating(column.type) else np.iinfo(column.type.to_pandas_dtype()).max
+        return (pc.fill_null(column, largest) if column.null_count else column).to_numpy()
     coded = column.combine_chunks().dictionary_encode(null_encoding="mask")
     rank = np.empty(len(coded.dictionary) + 1, np.int64)
     rank[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(len(coded.dictionary))
     rank[-1] = len(coded.dictionary)
     return rank[pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()]
-
-
-def _largest(dtype: pa.DataType) -> Any:
-    import pyarrow as pa
-
-    return np.nan if pa.types.is_floating(dtype) else np.iinfo(dtype.to_pandas_dtype()).max
 
 
 def _same_window(rows: pa.Table, before: pa.Table) -> np.ndarray:
@@ -172,28 +166,22 @@ def _same_window(rows: pa.Table, before: pa.Table) -> np.ndarray:
         same &= _equal(rows[name], before[name])
     width = rows["proj_right"].to_numpy() - rows["proj_left"].to_numpy()
     for name in EDGES:
-        one, other = rows[name].to_numpy(), before[name].to_numpy()
-        same &= (np.abs(one - other) <= TOLERANCE * width) | (np.isnan(one) & np.isnan(other))
+        edge, edge_before = rows[name].to_numpy(), before[name].to_numpy()
+        same &= (np.abs(edge - edge_before) <= TOLERANCE * width) | (np.isnan(edge) & np.isnan(edge_before))
     return same
 
 
-def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> np.ndarray:
-    """Whether values are equal; null equals null, and NaN equals NaN."""
+def _equal(a: pa.ChunkedArray, b: pa.ChunkedArray) -> np.ndarray:
+    """Return which values are equal; null equals null, and NaN equals NaN."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_struct(one.type):
-        fields = [field.name for field in one.type]
-        return np.logical_and.reduce([_equal(pc.struct_field(one, name), pc.struct_field(other, name)) for name in fields])
-    if pa.types.is_nested(one.type):
-        return np.array([a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], bool)
-    equal = pc.fill_null(pc.equal(one, other), False).to_numpy()
-    both = pc.and_(pc.is_null(one, nan_is_null=False), pc.is_null(other, nan_is_null=False)).to_numpy()
-    if pa.types.is_floating(one.type):
-        both = both | pc.and_(pc.fill_null(pc.is_nan(one), False), pc.fill_null(pc.is_nan(other), False)).to_numpy()
-    return equal | both
-
-
-def _shown(value: Any) -> str:
-    """A value for a message; geometries are long."""
-    return f"{len(value)} bytes" if isinstance(value, bytes) else repr(value)
+    if pa.types.is_struct(a.type):
+        fields = [field.name for field in a.type]
+        return np.logical_and.reduce([_equal(pc.struct_field(a, name), pc.struct_field(b, name)) for name in fields])
+    if pa.types.is_nested(a.type):
+        return np.array([left == right for left, right in zip(a.to_pylist(), b.to_pylist(), strict=True)], bool)
+    equal = pc.or_(pc.fill_null(pc.equal(a, b), False), pc.and_(pc.is_null(a), pc.is_null(b)))
+    if pa.types.is_floating(a.type):
+        equal = pc.or_(equal, pc.and_(pc.fill_null(pc.is_nan(a), False), pc.fill_null(pc.is_nan(b), False)))
+    return equal.to_numpy()

@@ -1,11 +1,16 @@
-"""Sorting more rows than memory holds: sorted runs in files, merged as a stream."""
+"""External sort: sort more rows than fit in memory, as sorted runs in files that are merged as a stream.
+
+DuckDB could sort the keys (hilbert, chip_id, file, row) while pyarrow copies the rows. Tried on 10 million rows in 100 files,
+that takes 109 s of CPU time and 4.7 GiB of resident memory, because it picks rows at random from 4.3 GB of Arrow files. A whole
+merge with this module takes 66 s and 0.9 GiB. DuckDB would also be a dependency of 70 MB that replaces fewer than 200 lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,25 +18,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KEY = "xchip:key"
-"""Name of the uint64 column that is sorted by."""
+"""Name of the uint64 column to sort by."""
 
 BATCH_BYTES = 1 << 19
-"""Bytes of a record batch in a run, at most: of each run that is merged at least one is in memory."""
-MOST_RUNS = 256
-"""Runs that are merged at once, at most: each is an open file."""
+"""Maximum size of a record batch in a run, in bytes: at least one batch of each merged run is in memory."""
+MAX_RUNS = 256
+"""Maximum number of runs that are merged at once: each is an open file."""
 
 
 class Sorter:
-    """Tables in, tables in the order of the column `KEY` out; rows with one key come in one table, in no set order.
+    """Sorts tables by the column `KEY`. All rows with the same key are in one table of the result, in no specific order.
 
-    Tables may have different columns, as long as those of one name have one type: the union of all comes out.
+    Tables may have different columns, if columns of the same name have the same type. The result has all of the columns.
 
     Parameters
     ----------
     folder
-        Where runs go. It is the caller's to remove.
+        Folder for the runs. The caller removes it.
     memory
-        Bytes that the rows in memory may take, about: half of it while runs are made, all of it while they are merged.
+        Approximate bytes of memory for rows: half of it while runs are written, all of it while they are merged.
     """
 
     def __init__(self, folder: Path, memory: int) -> None:
@@ -40,11 +45,11 @@ class Sorter:
         self._pending: list[pa.Table] = []
         self._bytes = 0
         self._runs: list[_Run] = []
-        self._made = 0
+        self._written = 0
         self.rows = 0
 
     def add(self, table: pa.Table) -> None:
-        """Take rows in."""
+        """Add rows."""
         self.rows += table.num_rows
         self._pending.append(table)
         self._bytes += table.nbytes
@@ -52,12 +57,12 @@ class Sorter:
             self._spill()
 
     def sorted(self) -> Iterator[pa.Table]:
-        """All rows, in order. To be called once, after the last `add`."""
+        """Yield all rows in order. Call it once, after the last `add`."""
         self._spill()
-        # A run in memory costs what is loaded of it, and as much again while that is brought into order.
-        at_once = int(np.clip(self._memory // (4 * BATCH_BYTES), 4, MOST_RUNS))
+        # The loaded rows of a run take their size in memory, and the same again while they are sorted.
+        at_once = int(np.clip(self._memory // (4 * BATCH_BYTES), 4, MAX_RUNS))
         while len(self._runs) > at_once:
-            self._runs = [self._joined(self._runs[n : n + at_once]) for n in range(0, len(self._runs), at_once)]
+            self._runs = [self._join(self._runs[n : n + at_once]) for n in range(0, len(self._runs), at_once)]
         yield from self._merge(self._runs)
 
     def _spill(self) -> None:
@@ -68,7 +73,7 @@ class Sorter:
             self._runs.append(self._write([table], table.schema))
         self._pending, self._bytes = [], 0
 
-    def _joined(self, runs: Sequence[_Run]) -> _Run:
+    def _join(self, runs: Sequence[_Run]) -> _Run:
         import pyarrow as pa
 
         joined = self._write(self._merge(runs), pa.unify_schemas([run.schema for run in runs]))
@@ -76,12 +81,13 @@ class Sorter:
             run.path.unlink()
         return joined
 
-    def _write(self, tables: Any, schema: pa.Schema) -> _Run:
+    def _write(self, tables: Iterable[pa.Table], schema: pa.Schema) -> _Run:
         import pyarrow as pa
 
-        self._made += 1
-        path = self._folder / f"{self._made:06d}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema, options=_ipc_options()) as writer:
+        self._written += 1
+        path = self._folder / f"{self._written:06d}.arrow"
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema, options=options) as writer:
             for table in tables:
                 writer.write_table(table, max_chunksize=max(1, BATCH_BYTES * table.num_rows // max(1, table.nbytes)))
         return _Run(path, schema)
@@ -95,9 +101,8 @@ class Sorter:
         heads = [_Head(run, self._memory // (4 * len(runs)), schema) for run in runs]
         try:
             while heads:
-                # What is below the last key of each head is complete: more rows of that key may follow in its file.
-                open_ends = [head.last for head in heads if not head.finished]
-                cut = min(open_ends) if open_ends else None
+                # Keys below the last loaded key of every head are complete; more rows of the last key can follow in the file.
+                cut = min((head.last for head in heads if not head.finished), default=None)
                 pieces = [piece for head in heads if (piece := head.take_below(cut)).num_rows]
                 if pieces:
                     yield _by_key(pa.concat_tables(pieces))
@@ -119,30 +124,30 @@ class _Run:
 
 
 class _Head:
-    """What is loaded of a run."""
+    """The loaded rows of a run."""
 
-    def __init__(self, run: _Run, most: int, schema: pa.Schema) -> None:
+    def __init__(self, run: _Run, memory: int, schema: pa.Schema) -> None:
         import pyarrow as pa
 
         self._file = pa.OSFile(str(run.path), "rb")
         self._reader = pa.ipc.open_stream(self._file)
-        self._most, self._schema = most, schema
+        self._memory, self._schema = memory, schema
         self.table = schema.empty_table()
         self.finished = False
         self.load()
 
     @property
     def last(self) -> int:
-        """The last key that is loaded; only of a run that is not finished."""
+        """The last loaded key; only defined while the run is not finished."""
         return int(self._keys[-1])
 
     def load(self) -> None:
-        """Append as many batches as memory allows, at least one if there is one."""
+        """Append as many batches as memory allows, and at least one until the run is finished."""
         import pyarrow as pa
 
         batches: list[pa.RecordBatch] = []
         size = 0
-        while not self.finished and (not batches or size < self._most):
+        while not self.finished and (not batches or size < self._memory):
             try:
                 batch = self._reader.read_next_batch()
             except StopIteration:
@@ -150,25 +155,25 @@ class _Head:
             else:
                 batches.append(batch)
                 size += batch.nbytes
-        new = [aligned(pa.Table.from_batches(batches), self._schema)] if batches else []
+        new = [_aligned(pa.Table.from_batches(batches), self._schema)] if batches else []
         self.table = pa.concat_tables([self.table, *new])
         self._keys = self.table[KEY].to_numpy()
 
     def take_below(self, cut: int | None) -> pa.Table:
-        """The rows with smaller keys than ``cut``, or all; they leave the head."""
+        """Remove and return the rows with keys below ``cut``, or all rows."""
         n = self.table.num_rows if cut is None else int(np.searchsorted(self._keys, np.uint64(cut), side="left"))
-        taken = self.table.slice(0, n)
+        rows = self.table.slice(0, n)
         self.table, self._keys = self.table.slice(n), self._keys[n:]
-        return taken
+        return rows
 
     def close(self) -> None:
-        """No more is read."""
+        """Close the file."""
         self.finished = True
         self._file.close()
 
 
-def aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of ``schema``, which has all of the table's; null where the table has none."""
+def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table with the columns of ``schema``; a column that the table lacks is null."""
     import pyarrow as pa
 
     columns = [
@@ -180,9 +185,3 @@ def aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _by_key(table: pa.Table) -> pa.Table:
     return table.take(np.argsort(table[KEY].to_numpy(), kind="stable"))
-
-
-def _ipc_options() -> Any:
-    import pyarrow as pa
-
-    return pa.ipc.IpcWriteOptions(compression="lz4")

@@ -1,32 +1,36 @@
-"""Places in the order of a Hilbert curve: rows that are close to each other in it are close on the map."""
+"""Sort keys along a Hilbert curve: rows with close keys are close on the map.
+
+`geopandas.GeoSeries.hilbert_distance` returns the same codes for cells, but takes geometries: it needs 0.75 microseconds of CPU
+time per row instead of 0.12, which adds 6 s to the 66 s of a merge of 10 million rows, and would save 12 lines.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 ORDER = 16
-"""Bits of each coordinate: 65,536 x 65,536 cells, 610 m x 305 m at the equator."""
+"""Bits of each coordinate: 65,536 x 65,536 cells of 610 m x 305 m at the equator."""
 
 WIDE = 1 << (2 * ORDER)
-"""First key of boxes that span more than half of the Earth's longitudes: those of chips over the antimeridian or a pole."""
+"""First key of boxes that span more than 180 degrees of longitude, as those of chips over the antimeridian or a pole do."""
 NOWHERE = 2 * WIDE
 """Key of an empty box."""
 
 
 def hilbert_keys(x: np.ndarray, y: np.ndarray, *, order: int = ORDER) -> np.ndarray:
-    """Positions of cells along the Hilbert curve.
+    """Return the positions of cells along the Hilbert curve.
 
     Parameters
     ----------
     x, y
         Column (to the right) and row (upwards) of each cell: integers in [0, 2 ** order), (n,).
     order
-        Bits of a coordinate; at most 32.
+        Bits of a coordinate, at most 32.
 
     Returns
     -------
     numpy.ndarray
-        uint64 (n,) in [0, 4 ** order). Cells that follow each other on the curve are neighbours.
+        uint64 (n,) in [0, 4 ** order). Cells with consecutive positions are neighbours.
 
     Examples
     --------
@@ -39,7 +43,7 @@ def hilbert_keys(x: np.ndarray, y: np.ndarray, *, order: int = ORDER) -> np.ndar
     for bit in range(order - 1, -1, -1):
         right, upper = (x >> np.uint64(bit)) & one, (y >> np.uint64(bit)) & one
         keys = (keys << np.uint64(2)) | ((right * np.uint64(3)) ^ upper)
-        # In the lower quarters the curve is turned: coordinates change places, in the right one both are mirrored too.
+        # The curve is turned in the lower quarters: the coordinates are swapped, and mirrored too in the right one.
         mirror = (right & ~upper & one) * np.uint64((1 << order) - 1)
         swap = (x ^ y) * (upper ^ one)
         x, y = x ^ swap ^ mirror, y ^ swap ^ mirror
@@ -47,10 +51,10 @@ def hilbert_keys(x: np.ndarray, y: np.ndarray, *, order: int = ORDER) -> np.ndar
 
 
 def bbox_keys(bounds: np.ndarray) -> np.ndarray:
-    """Positions of boxes along the curve, by their centres.
+    """Return the sort keys of boxes: the positions of their centres along the curve.
 
-    Boxes that span more than half of the Earth, as those of chips over the antimeridian do, come after all others, so that they
-    don't lie scattered among rows whose boxes are small; empty ones (NaN) come last.
+    Boxes wider than 180 degrees, as those of chips over the antimeridian are, come after all others, so that they are not
+    scattered among rows with small boxes. Empty boxes (NaN) come last.
 
     Parameters
     ----------
@@ -68,16 +72,16 @@ def bbox_keys(bounds: np.ndarray) -> np.ndarray:
     >>> bbox_keys(np.array([rio, kyoto, suva]).T) // WIDE
     array([0, 0, 1], dtype=uint64)
     """
-    known = np.isfinite(bounds).all(axis=0)
-    xmin, ymin, xmax, ymax = np.where(known, bounds, 0.0)
+    valid = np.isfinite(bounds).all(axis=0)
+    xmin, ymin, xmax, ymax = np.where(valid, bounds, 0.0)
     wide = xmax - xmin > 180
     centre = np.where(wide, 180.0, (xmin + xmax) / 2)
     keys = hilbert_keys(_cells(centre, 360.0), _cells((ymin + ymax) / 2, 180.0))
     keys[wide] += np.uint64(WIDE)
-    keys[~known] = NOWHERE
+    keys[~valid] = NOWHERE
     return keys
 
 
 def _cells(degrees: np.ndarray, span: float) -> np.ndarray:
-    """Cell of each coordinate, uint64; ``span`` degrees are all cells."""
+    """Return the cell of each coordinate, uint64; all cells together span ``span`` degrees."""
     return np.clip((degrees / span + 0.5) * (1 << ORDER), 0, (1 << ORDER) - 1).astype(np.uint64)

@@ -1,17 +1,19 @@
-"""Many indexes in one that answers spatial queries from a small part of it: out of core, in Hilbert order, swapped in at once."""
+"""Merge indexes into one: sorted out of core along a Hilbert curve, and published atomically."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from xchip.core.types import PathLike
 from xchip.indexing.files.geoparquet import bbox_type, sides_of
-from xchip.indexing.merge.deduplicate import FILE, PLACE, ChipCheck, Distinct
+from xchip.indexing.merge.deduplicate import FILE, POSITION, ChipCheck, Deduplicator
 from xchip.indexing.merge.external_sort import KEY, Sorter
 from xchip.indexing.merge.hilbert import WIDE, bbox_keys
 from xchip.indexing.merge.item_grids import ItemGrids
@@ -27,10 +29,8 @@ from xchip.io.storage import StorageOptions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PathLike = str | os.PathLike[str]
-
 LEAST_MEMORY = 1 << 16
-"""Bytes."""
+"""Minimum of ``memory``, in bytes."""
 
 
 def merge_indexes(
@@ -38,7 +38,7 @@ def merge_indexes(
     out: PathLike,
     *,
     add: PathLike | Iterable[PathLike] | None = None,
-    drop: Mapping[str, Any] | None = None,
+    drop: Mapping[str, object] | None = None,
     sort: Literal["hilbert"] | None = "hilbert",
     keep_grids: bool = False,
     storage: StorageOptions | None = None,
@@ -46,89 +46,88 @@ def merge_indexes(
     chip_size: int = 256,
     progress: bool | Tell = True,
 ) -> str:
-    """Unite indexes in one that answers spatial queries from a small part of its files.
+    """Merge indexes into one that answers a spatial query from a few of its row groups.
 
-    Rows are sorted in files beside ``out`` (about the size of the rows, uncompressed), so that any number of them needs no more
-    than ``memory``. A row that is in several sources, equal in all columns but ``item_href``, is written once. Columns that only
-    some sources have are null in the rows of the others. The result does not depend on the order of the sources.
+    Rows are sorted in temporary files beside ``out``, about as large as the uncompressed rows, so that ``memory`` suffices for
+    any number of rows. Rows that are equal in all columns except ``item_href`` are written once. A column that a source lacks is
+    null in its rows. The result does not depend on the order of the sources.
 
     Parameters
     ----------
     paths
-        Archives, folders, files or URLs of indexes; stacchip's tables and merged indexes too. None: the index that is at
-        ``out``, to be changed in place.
+        Archives, folders, files or URLs of indexes, including stacchip's tables and merged indexes. None: change the index at
+        ``out`` in place.
     out
-        ``*.parquet`` for one file, else a folder of files of up to two million rows. Local or a URL. Readers find the old index
-        or the new one, never a part of it. Only a folder in a bucket can't be changed at once: use one file there.
+        ``*.parquet`` for one file, else a folder of files of up to two million rows; local or a URL. Readers find either the old
+        or the new index. The only exception is a folder in a bucket, which can't be replaced atomically: use one file there.
     add
-        More sources: their rows join those of ``paths`` that are not dropped.
+        More sources, whose rows are added to the remaining rows of ``paths``.
     drop
-        Column -> value, or a list of values: rows of ``paths`` that have one of them, in each of these columns, are left out.
-        ``add`` is not concerned, so that both together replace rows.
+        Column -> value, or a list of values: drop the rows of ``paths`` that have one of the values in each of the columns. Rows
+        of ``add`` are never dropped, so that ``drop`` and ``add`` together replace rows.
     sort
-        "hilbert": rows that are near each other on the map are near each other in the file. None: rows in the order of sources.
+        "hilbert": rows that are close on the map are close in the file. None: keep the order of the sources.
     keep_grids
-        Whether an item's rows may be on two grids. A table of chips has no use for that; a table of windows may.
+        Whether an item's rows may be on two grids, as in a table of windows.
     storage
-        How to reach buckets.
+        Storage options of buckets.
     memory
-        Bytes that rows in memory may take, such as 2_000_000_000 or "2 GB".
+        Bytes of memory for rows, such as 2_000_000_000 or "2 GB".
     chip_size
-        Pixels of a chip in stacchip's tables, which don't tell.
+        Size of a chip in pixels for stacchip's tables, which do not record it.
     progress
-        True: a bar on a terminal or in a notebook, else the logger "xchip". A function is called now and then with "files read"
-        or "rows written", how many are, and of how many.
+        True: show a bar on a terminal or in a notebook, and log to the logger "xchip" elsewhere. A function is called repeatedly
+        with "files read" or "rows written", the number so far, and the total.
 
     Returns
     -------
     str
-        ``out``. Its hrefs of items are absolute, and its ``xchip`` metadata list sensors, grids and sources.
+        ``out``. The hrefs of items in it are absolute, and its ``xchip`` metadata list sensors, grids and sources.
 
     Raises
     ------
     ValueError
         If two sources have different grids for an item (unless ``keep_grids``), different values for a chip, or different types
-        for a column; for a file that is no index.
+        for a column; or if a file is not an index.
     FileNotFoundError
-        If a source is absent.
+        If a source does not exist.
     FileExistsError
-        If at ``out`` there is something else than an index.
+        If ``out`` exists and is not an index.
     OSError
-        If somebody else wrote ``out`` while its rows were being merged; then nothing is changed.
+        If another process wrote ``out`` during the merge; the merge then changes nothing.
 
     Examples
     --------
-    >>> import tempfile, geopandas, xchip.testing
-    >>> from xchip.indexing.files.write import write_index
+    >>> import tempfile, geopandas, xchip, xchip.testing
     >>> ds = xchip.testing.synthetic_stack(shape=(600, 1000))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("one", "two"):
-    ...         path = write_index(ds.chips.index(256, item_id=name), f"{folder}/{name}.parquet")
-    ...     path = merge_indexes([f"{folder}/one.parquet", f"{folder}/two.parquet"], f"{folder}/all.parquet")
-    ...     path = merge_indexes(None, path, drop={"item_id": "two"})
+    ...     for name in ("a", "b"):
+    ...         path = xchip.write_index(ds.chips.index(256, item_id=name), f"{folder}/{name}.parquet")
+    ...     path = merge_indexes([f"{folder}/a.parquet", f"{folder}/b.parquet"], f"{folder}/all.parquet")
+    ...     path = merge_indexes(None, path, drop={"item_id": "b"})
     ...     geopandas.read_parquet(path)["item_id"].unique().tolist()
-    ['one']
+    ['a']
     """
     if sort not in ("hilbert", None):
         raise ValueError(f'sort must be "hilbert" or None, got {sort!r}')
     if paths is None and add is None and drop is None:
-        raise ValueError("there is nothing to do: give paths to merge, or add= or drop= to change the index at out")
+        raise ValueError("there is nothing to do: pass paths= to merge, or add= or drop= to change the index at out")
     storage = StorageOptions() if storage is None else storage
     target = Target(os.fspath(out), storage)
     target.check()
     before = target.state()
     base = [os.fspath(out)] if paths is None else _listed(paths)
     if paths is None and not before:
-        raise FileNotFoundError(f"there is no index at {os.fspath(out)!r} to change; give paths= to make one")
+        raise FileNotFoundError(f"found no index to change at {os.fspath(out)!r}; pass paths= to create one")
     sources = [_Source(path, list_files(path, storage).pieces(), drop or {}) for path in base]
     sources += [_Source(path, list_files(path, storage).pieces(), {}) for path in _listed(add or [])]
-    with target.aside() as folder, told(progress) as tell:
-        merge = _Merge(folder, sources, sort, keep_grids, _bytes(memory), storage, chip_size, tell)
+    with target.aside() as folder, told(progress) as report:
+        merge = _Merge(folder, sources, sort, keep_grids, _bytes(memory), storage, chip_size, report)
         merge.read()
-        made = merge.write(None if target.one_file else FILE_ROWS)
+        merged = merge.write(None if target.one_file else FILE_ROWS)
         if paths is None and target.state() != before:
-            raise OSError(f"{target.out!r} was written by somebody else while it was merged; it is left as it is: merge again")
-        target.publish(made)
+            raise OSError(f"another process wrote {target.out!r} during the merge, which has changed nothing: merge again")
+        target.publish(merged)
     return target.out
 
 
@@ -144,43 +143,36 @@ def _bytes(memory: int | str) -> int:
 
 @dataclass
 class _Source:
-    """What the caller named, and what is learnt of it."""
+    """A source that the caller names, and what the merge reads from its files."""
 
     path: str
     files: list[Piece]
-    drop: Mapping[str, Any]
-    """Which of its rows are left out."""
+    drop: Mapping[str, object]
     columns: set[str] = field(default_factory=set)
     collections: set[str | None] = field(default_factory=set)
-    """Those of its rows that stay."""
+    """Collections of the rows that are not dropped."""
     merged: dict[str, list[str | None]] = field(default_factory=dict)
-    """The collections of each of its own sources, where it is a merged index."""
+    """Path -> collections of the sources of a merged index."""
 
-    def kept(self, table: pa.Table) -> pa.Table:
-        """The rows that are not dropped."""
-        import pyarrow as pa
+    def remaining(self, table: pa.Table) -> pa.Table:
+        """Return the rows that are not dropped."""
         import pyarrow.compute as pc
 
         self.columns |= set(table.column_names)
-        if not self.drop:
+        values = {name: _values(name, self.drop[name], table[name].type) for name in self.drop if name in table.column_names}
+        if not self.drop or len(values) < len(self.drop):
             return table
-        dropped: Any = pa.array(np.ones(table.num_rows, bool))
-        for name, values in self.drop.items():
-            if name not in table.column_names:
-                return table
-            wanted = _values(name, values, table.schema.field(name).type)
-            dropped = pc.and_(dropped, pc.is_in(table[name], wanted))
-        return table.filter(pc.invert(dropped))
+        return table.filter(pc.invert(reduce(pc.and_, [pc.is_in(table[name], values[name]) for name in values])))
 
     def entries(self) -> Iterator[tuple[str, set[str | None]]]:
-        """(path, collections) of the sources that its rows come from."""
+        """Yield (path, collections) of the sources of the remaining rows."""
         path = self.path if "://" in self.path else os.path.abspath(os.path.expanduser(self.path))
         listed = self.merged or {path: list(self.collections)}
         return ((path, self.collections & set(collections)) for path, collections in listed.items())
 
 
-def _values(name: str, values: Any, dtype: pa.DataType) -> pa.Array:
-    """What ``drop`` says of a column, as its type has it."""
+def _values(name: str, values: object, dtype: pa.DataType) -> pa.Array:
+    """Convert the values that ``drop`` has for a column to the column's type."""
     import pandas as pd
     import pyarrow as pa
 
@@ -193,40 +185,39 @@ def _values(name: str, values: Any, dtype: pa.DataType) -> pa.Array:
         raise ValueError(f"drop: column {name!r} is of type {dtype}, so {values!r} can't be one of its values") from error
 
 
+@dataclass
 class _Merge:
-    """One merge: all rows are read into sorted runs, then written."""
+    """One merge: `read` all rows into sorted runs, then `write` them."""
 
-    def __init__(
-        self,
-        folder: Path,
-        sources: Sequence[_Source],
-        sort: str | None,
-        keep_grids: bool,
-        memory: int,
-        storage: StorageOptions,
-        chip_size: int,
-        tell: Tell,
-    ) -> None:
-        self._folder, self._sources, self._sort, self._keep_grids = folder, sources, sort, keep_grids
-        self._memory, self._storage, self._chip_size, self._tell = memory, storage, chip_size, tell
-        self._files = [file for source in sources for file in source.files]
-        self._owners = [source for source in sources for _ in source.files]
-        self._rows = Sorter(folder / "rows", memory)
+    folder: Path
+    sources: Sequence[_Source]
+    sort: str | None
+    keep_grids: bool
+    memory: int
+    storage: StorageOptions
+    chip_size: int
+    report: Tell
+
+    def __post_init__(self) -> None:
+        self._files = [file for source in self.sources for file in source.files]
+        self._source_of_file = [source for source in self.sources for _ in source.files]
+        self._rows = Sorter(self.folder / "rows", self.memory)
         self._grids = ItemGrids()
-        self._others: dict[str, tuple[pa.DataType, str]] = {}
+        self._extra: dict[str, tuple[pa.DataType, str]] = {}
+        """Extra column -> (its type, path of the first file that has it)."""
 
     def read(self) -> None:
-        """Take in the rows of all sources, and check that they agree about grids and types."""
+        """Read the rows of all sources, and check that their grids and types agree."""
         import pyarrow as pa
 
-        place, last = 0, -1
-        for number, rows in read_files(self._files, self._storage, chip_size=self._chip_size):
-            source = self._owners[number]
+        position, last = 0, -1
+        for number, rows in read_files(self._files, self.storage, chip_size=self.chip_size):
+            source = self._source_of_file[number]
             if number != last:
                 last = number
-                self._begin(source, rows)
-                self._tell("files read", number, len(self._files))
-            table = source.kept(rows.table)
+                self._begin_file(source, rows)
+                self.report("files read", number, len(self._files))
+            table = source.remaining(rows.table)
             if not table.num_rows:
                 continue
             self._grids.add(number, table, rows.facts.get("grids", []))
@@ -234,25 +225,25 @@ class _Merge:
             keys = bbox_keys(sides_of(table["bbox"]))
             table = table.append_column(KEY, pa.array(keys))
             table = table.append_column(FILE, pa.array(np.full(len(keys), number, np.int32)))
-            table = table.append_column(PLACE, pa.array(np.arange(place, place + len(keys))))
-            place += len(keys)
+            table = table.append_column(POSITION, pa.array(np.arange(position, position + len(keys))))
+            position += len(keys)
             self._rows.add(table)
-        self._tell("files read", len(self._files), len(self._files))
-        for source in self._sources:
+        self.report("files read", len(self._files), len(self._files))
+        for source in self.sources:
             if unknown := set(source.drop) - source.columns:
                 raise ValueError(f"drop: {source.path!r} has no column {sorted(unknown)}; it has {sorted(source.columns)}")
-        if not self._keep_grids:
+        if not self.keep_grids:
             self._grids.check([file.path for file in self._files])
 
     def write(self, file_rows: int | None) -> Path:
-        """Write the rows; returns the folder of the files."""
-        made = self._folder / "made"
-        writer = IndexWriter(made, self._schema(), file_rows=file_rows, more=self._metadata())
+        """Write the rows, and return the folder of the files."""
+        folder = self.folder / "merged"
+        writer = IndexWriter(folder, self._schema(), file_rows=file_rows, more=self._metadata())
         done, wide = 0, False
         try:
             for table in self._in_order():
-                if self._sort and not wide and table[KEY][-1].as_py() >= WIDE:
-                    # Boxes that span the Earth don't make those of their neighbours in the row group useless.
+                if self.sort and not wide and table[KEY][-1].as_py() >= WIDE:
+                    # A row group of its own: boxes that span the Earth would void the bounds of other rows in the group.
                     first = int(np.searchsorted(table[KEY].to_numpy(), WIDE))
                     writer.add(table.slice(0, first))
                     writer.end_group()
@@ -261,64 +252,63 @@ class _Merge:
                 else:
                     writer.add(table)
                 done += table.num_rows
-                self._tell("rows written", done, self._rows.rows)
+                self.report("rows written", done, self._rows.rows)
             writer.close()
         except BaseException:
             writer.abort()
             raise
-        return made
+        return folder
 
-    def _begin(self, source: _Source, rows: FileRows) -> None:
-        """The first rows of a file."""
+    def _begin_file(self, source: _Source, rows: FileRows) -> None:
+        """Check the extra columns of a file's first rows, and note the sources of a merged index."""
         import pyarrow as pa
 
         for column in rows.table.schema:
             if column.name in COLUMNS or column.name == "bbox":
                 continue
-            dtype, path = self._others.get(column.name, (pa.null(), ""))
+            dtype, path = self._extra.get(column.name, (pa.null(), ""))
             if dtype == pa.null():
-                self._others[column.name] = column.type, rows.path
+                self._extra[column.name] = column.type, rows.path
             elif column.type not in (dtype, pa.null()):
                 raise ValueError(
                     f"column {column.name!r} is {dtype} in {path!r} and {column.type} in {rows.path!r}; a column has one "
-                    "type: write one of them anew with the other's type, or without the column"
+                    "type: write one of the files again with the other type, or without the column"
                 )
         for entry in rows.facts.get("sources", []):
-            known = source.merged.setdefault(entry["path"], [])
-            known += [collection for collection in entry["collections"] if collection not in known]
+            collections = source.merged.setdefault(entry["path"], [])
+            collections += [collection for collection in entry["collections"] if collection not in collections]
 
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        own = arrow_schema()
-        others = [(name, self._others[name][0]) for name in sorted(self._others)]
-        ends = [own.field("geometry"), pa.field("bbox", bbox_type())]
-        return pa.schema([*(own.field(name) for name in COLUMNS[:-1]), *(pa.field(*other) for other in others), *ends])
+        *columns, geometry = arrow_schema()
+        extra = [pa.field(name, self._extra[name][0]) for name in sorted(self._extra)]
+        return pa.schema([*columns, *extra, geometry, pa.field("bbox", bbox_type())])
 
     def _in_order(self) -> Iterator[pa.Table]:
-        """The rows, once each."""
+        """Yield the rows in the order of the result, each once."""
         files = [file.path for file in self._files]
-        distinct = Distinct(files, keep_grids=self._keep_grids)
-        check = ChipCheck(Sorter(self._folder / "chips", self._memory // 8), self._grids.shared(), distinct)
-        by_place = None if self._sort else Sorter(self._folder / "places", self._memory // 4)
-        for table in map(distinct, self._rows.sorted()):
+        deduplicate = Deduplicator(files, keep_grids=self.keep_grids)
+        check = ChipCheck(Sorter(self.folder / "chips", self.memory // 8), self._grids.shared(), deduplicate)
+        by_position = None if self.sort else Sorter(self.folder / "positions", self.memory // 4)
+        for table in map(deduplicate, self._rows.sorted()):
             check.add(table)
-            if by_place is None:
+            if by_position is None:
                 yield table
             else:
-                by_place.add(table.set_column(table.column_names.index(KEY), KEY, table[PLACE].cast("uint64")))
+                by_position.add(table.set_column(table.column_names.index(KEY), KEY, table[POSITION].cast("uint64")))
         check.finish()
-        if by_place is not None:
-            yield from by_place.sorted()
+        if by_position is not None:
+            yield from by_position.sorted()
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, object]:
         sources: dict[str, set[str | None]] = {}
-        for source in self._sources:
+        for source in self.sources:
             for path, collections in source.entries():
                 sources.setdefault(path, set()).update(collections)
         listed = [
-            {"path": path, "collections": sorted(found, key=lambda name: (name is None, name))}
-            for path, found in sorted(sources.items())
-            if found
+            {"path": path, "collections": sorted(collections, key=lambda name: (name is None, name))}
+            for path, collections in sorted(sources.items())
+            if collections
         ]
-        return {"grids": self._grids.metadata(), "sources": listed, "sort": self._sort}
+        return {"grids": self._grids.metadata(), "sources": listed, "sort": self.sort}

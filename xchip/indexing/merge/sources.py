@@ -1,4 +1,4 @@
-"""The rows of many index files one after the other, in one form: what a merged index is made of."""
+"""Read the rows of index files, one file after another, in the columns and types of an index."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from xchip.core.types import JSON
 from xchip.indexing.files.geoparquet import TYPES, bbox_column, wkb_types
 from xchip.indexing.opening import schema as form
 from xchip.indexing.opening.scan import BATCH_ROWS, Piece
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SMALL = 1 << 22
-"""Files of at most so many bytes are fetched whole, `AHEAD` at a time: most parts of an archive are."""
+"""Files of up to this number of bytes are fetched as a whole: most parts of an archive are that small."""
 AHEAD = 16
+"""Small files fetched at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +35,32 @@ class FileRows:
 
     path: str
     table: pa.Table
-    """The index's columns, extra ones by name, and ``bbox``."""
-    facts: dict[str, Any]
-    """The file's ``xchip`` metadata; nothing where another program wrote it."""
+    """The index's columns, then extra columns by name, then ``bbox``."""
+    facts: JSON
+    """The file's ``xchip`` metadata; empty if another program wrote the file."""
 
 
 def read_files(files: Sequence[Piece], storage: StorageOptions, *, chip_size: int) -> Iterator[tuple[int, FileRows]]:
-    """(number of the file, some of its rows), file by file; of a file without rows an empty table.
+    """Yield (number of the file, some of its rows), file by file. A file without rows yields one empty table.
 
     Raises
     ------
     ValueError
-        For a file that is no index.
+        If a file is not an index.
     """
     with ThreadPoolExecutor(AHEAD, thread_name_prefix="xchip-merge") as pool:
-        coming: deque[Future[bytes] | None] = deque()
+        fetches: deque[Future[bytes] | None] = deque()
         try:
             for number, file in enumerate(files):
-                for ahead in files[number + len(coming) : number + AHEAD]:
+                for ahead in files[number + len(fetches) : number + AHEAD]:
                     small = ahead.size is not None and ahead.size <= SMALL
-                    coming.append(pool.submit(_fetch, ahead.path, storage) if small else None)
-                fetched = coming.popleft()
-                with closing(_open(file.path, storage) if fetched is None else io.BytesIO(fetched.result())) as content:
+                    fetches.append(pool.submit(_fetch, ahead.path, storage) if small else None)
+                fetched = fetches.popleft()
+                with closing(storage.open_file(file.path) if fetched is None else io.BytesIO(fetched.result())) as content:
                     for rows in _read(file.path, content, chip_size):
                         yield number, rows
         finally:
-            for future in filter(None, coming):
+            for future in filter(None, fetches):
                 future.cancel()
 
 
@@ -67,12 +69,7 @@ def _fetch(path: str, storage: StorageOptions) -> bytes:
     return bytes(fs.cat_file(inner))
 
 
-def _open(path: str, storage: StorageOptions) -> Any:
-    fs, inner = storage.filesystem(path)
-    return fs.open(inner, "rb")
-
-
-def _read(path: str, content: Any, chip_size: int) -> Iterator[FileRows]:
+def _read(path: str, content: BinaryIO, chip_size: int) -> Iterator[FileRows]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -95,20 +92,20 @@ def _read(path: str, content: Any, chip_size: int) -> Iterator[FileRows]:
         table = pa.Table.from_batches([batch])
         rows = form.in_form(table, path, wanted, chip_size)
         if not np.isin(wkb_types(rows["geometry"]), list(TYPES)).all():
-            raise ValueError(f"{path!r} is no index: some of its geometries are no polygons")
+            raise ValueError(f"{path!r} is not an index: some of its geometries are not polygons")
         bounds = _bounds(rows["geometry"]) if boxes is None else np.stack([_values(table, side) for side in boxes])
         yield FileRows(path, rows.append_column("bbox", bbox_column(bounds)), facts)
 
 
 def _values(table: pa.Table, path: Sequence[str]) -> np.ndarray:
-    """A number in each row, of a column or a field of one: float64 (rows,)."""
+    """Return the values of a column, or of a field of a struct column: float64 (rows,)."""
     import pyarrow.compute as pc
 
     return reduce(pc.struct_field, path[1:], table[path[0]]).cast("double").to_numpy()
 
 
 def _bounds(geometry: pa.ChunkedArray) -> np.ndarray:
-    """(4, rows) bounds; NaN for an empty or missing geometry."""
+    """Return the bounds (4, rows); NaN for an empty or missing geometry."""
     import shapely
 
     return shapely.bounds(shapely.from_wkb(geometry.to_numpy())).reshape(-1, 4).T

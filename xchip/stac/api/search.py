@@ -1,16 +1,21 @@
-"""Searching a STAC API: any server's answer is made to hold what was asked, page by page."""
+"""Search a STAC API; filter and sort on the client, so that the result does not depend on the server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from xchip.core.types import JSON, BBox
 from xchip.stac.api.conditions import (
-    EVERYWHERE,
+    PORTABLE_OPERATORS,
     Conditions,
+    Geometry,
     Order,
+    Period,
+    Query,
+    SortBy,
     box_shape,
     checked_bbox,
     comparisons,
@@ -20,73 +25,74 @@ from xchip.stac.api.conditions import (
     shape_of,
 )
 from xchip.stac.api.server import Server
+from xchip.stac.fields import PlainItem
 
 PAGE = 100
-"""Items of a page, unless the caller says: servers give 10 by themselves."""
+"""Default number of items per page; servers default to 10."""
 
-Modifier = Callable[[Any], Any]
+Modifier = Callable[[dict[str, Any]], object]
 
 
 def search(
     api: str,
     *,
     collections: str | Sequence[str] | None = None,
-    bbox: Any = None,
-    intersects: Any = None,
-    datetime: Any = None,
-    query: Any = None,
-    filter: Any = None,
-    sortby: Any = None,
+    bbox: BBox | Sequence[float] | str | None = None,
+    intersects: Geometry | None = None,
+    datetime: Period | None = None,
+    query: Query | None = None,
+    filter: JSON | str | None = None,
+    sortby: SortBy | None = None,
     ids: str | Sequence[str] | None = None,
     limit: int | None = None,
     max_items: int | None = None,
     modifier: Modifier | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Items of a STAC API, one after another as plain dicts: the server's own JSON.
+) -> Iterator[PlainItem]:
+    """Search a STAC API and yield its items as plain dicts: the server's own JSON.
 
-    Servers differ in what they heed, and some leave out a condition that they don't know without a word. So only what a server
-    says that it knows is asked of it, and every item is checked here too: the same question has the same answer anywhere.
+    Servers support different parameters, and some silently ignore the rest. `search` sends the parameters that the server
+    declares and checks every item on the client, so that a search has the same result on every server.
 
     Parameters
     ----------
     api
         URL of the API's landing page.
     collections, ids
-        One or more; an item is in one of them.
+        One or more; an item matches any of them.
     bbox
-        (west, south, east, north) in degrees; across the antimeridian if west is more than east. Or text, "west,south,...".
+        (west, south, east, north) in degrees; it crosses the antimeridian if west > east. Or text, "west,south,...".
     intersects
-        GeoJSON or a shapely geometry; in place of ``bbox``.
+        GeoJSON or a shapely geometry, instead of ``bbox``.
     datetime
-        "2024", "2024-03/2024-05", "2024-03-05T10:00:00Z/..", datetimes or a pair of them; both ends are included. An item counts
-        by its datetime or by its stretch from start_datetime to end_datetime.
+        "2024", "2024-03/2024-05", "2024-03-05T10:00:00Z/..", a datetime or a pair of them; both ends are included. An item
+        matches by its datetime, or by its interval from start_datetime to end_datetime.
     query
-        ``{"eo:cloud_cover": {"lt": 20}}`` (eq, neq, lt, lte, gt, gte, in, startsWith, endsWith, contains), or sentences such as
-        "eo:cloud_cover<20". An item that lacks the property is left out.
+        ``{"eo:cloud_cover": {"lt": 20}}`` (eq, neq, lt, lte, gt, gte, in, startsWith, endsWith, contains), or conditions such
+        as "eo:cloud_cover<20". Items without the property don't match.
     filter
-        CQL2, as JSON (dict) or text: for servers that say that they know it, and refused otherwise.
+        CQL2, as JSON (dict) or text. Only for servers that declare support for filters.
     sortby
-        "-eo:cloud_cover", several as a list: sorted here and by value, for servers sort numbers as text, or not at all. The
-        answer, or what is best of it with ``max_items``, is held in memory.
+        "-eo:cloud_cover", or a list of keys. Sorted on the client by value, because servers sort numbers as text, or not at all.
+        All matching items, or the best of them with ``max_items``, are held in memory.
     limit
-        Items of a page.
+        Number of items per page, at most 10,000.
     max_items
-        The first so many, after sorting.
+        Maximum number of items, after sorting.
     modifier
-        Called with each page (a FeatureCollection as dict), to change it in place, as for pystac-client.
+        Called with each page (a FeatureCollection as dict) to change it in place, as in pystac-client.
 
     Yields
     ------
     dict
-        Page by page: memory does not grow. Nothing is asked before the first is taken.
+        Page by page, so that memory does not grow. No request is sent before the first item is taken.
 
     Raises
     ------
     ValueError
-        At once for an argument that is out of range; on the way for a URL that is no API, a collection that it does not have, or
-        a question that it refuses.
+        At once if an argument is out of range. While iterating, if the URL is not an API, a collection is missing, or the
+        server rejects the search.
     OSError
-        If the server can't be reached, or keeps failing: a page is asked for six times, with growing waits.
+        If the server can't be reached, or keeps failing: a page is requested up to six times, with growing waits.
 
     Examples
     --------
@@ -108,69 +114,69 @@ def search(
         area=area,
         query=comparisons(query),
     )
-    question = _Question(api, conditions, box, filter, limit or PAGE, modifier)
-    return _answers(question, order_of(sortby), max_items)
+    request = _Request(api, conditions, box, filter, limit or PAGE, modifier)
+    return _results(request, order_of(sortby), max_items)
 
 
-def _names(value: Any, what: str) -> tuple[str, ...] | None:
+def _names(value: str | Iterable[str] | None, keyword: str) -> tuple[str, ...] | None:
     if value is None:
         return None
     names = (value,) if isinstance(value, str) else tuple(value)
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{what} must be one or more names, got {value!r}; leave it out for all")
+        raise ValueError(f"{keyword} must be one or more names, got {value!r}; leave it out for all")
     return names
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Request:
     api: str
     conditions: Conditions
-    box: tuple[float, float, float, float] | None
-    """The area, where it is a bbox."""
-    filter: Any
+    box: BBox | None
+    """The area, if it is a bbox."""
+    filter: JSON | str | None
     limit: int
     modifier: Modifier | None
 
 
-def _answers(question: _Question, order: Order, max_items: int | None) -> Iterator[dict[str, Any]]:
-    found = (item for item in _items(question) if question.conditions.holds(item))
-    yield from in_order(found, order, max_items) if order else islice(found, max_items)
+def _results(request: _Request, order: Order, max_items: int | None) -> Iterator[PlainItem]:
+    items = (item for item in _items(request) if request.conditions.holds(item))
+    yield from in_order(items, order, max_items) if order else islice(items, max_items)
 
 
-def _items(question: _Question) -> Iterator[dict[str, Any]]:
-    """What the server gives; no more is asked of it than it knows."""
-    server = Server(question.api)
-    server.check_collections(question.conditions.collections or ())
-    method = "GET" if isinstance(question.filter, str) else server.method  # CQL2 as text is for GET
-    for page in server.pages(method, _parameters(server, question)):
-        if question.modifier is not None:
-            question.modifier(page)
+def _items(request: _Request) -> Iterator[PlainItem]:
+    """Yield the server's items, which may match only a part of the conditions."""
+    server = Server(request.api)
+    server.check_collections(request.conditions.collections or ())
+    method = "GET" if isinstance(request.filter, str) else server.method  # CQL2 text needs GET
+    for page in server.pages(method, _parameters(server, request)):
+        if request.modifier is not None:
+            request.modifier(page)
         yield from page["features"]
 
 
-def _parameters(server: Server, question: _Question) -> dict[str, Any]:
-    """The parts of the question that the server knows, as pystac-client names them."""
-    asked = question.conditions
-    parameters: dict[str, Any] = {"limit": question.limit, "collections": asked.collections, "ids": asked.ids}
-    if asked.time is not None:
-        parameters["datetime"] = str(asked.time)
-    if question.box is not None and question.box[0] <= question.box[2]:
-        parameters["bbox"] = question.box
-    elif asked.area is not None:
-        # Not every server knows a bbox that crosses the antimeridian; two polygons mean the same to all.
-        parameters["intersects"] = asked.area
+def _parameters(server: Server, request: _Request) -> dict[str, Any]:
+    """Return the parameters that the server supports, under pystac-client's names."""
+    conditions = request.conditions
+    parameters: dict[str, Any] = {"limit": request.limit, "collections": conditions.collections, "ids": conditions.ids}
+    if conditions.time is not None:
+        parameters["datetime"] = str(conditions.time)
+    if request.box is not None and request.box[0] <= request.box[2]:
+        parameters["bbox"] = request.box
+    elif conditions.area is not None:
+        # Some servers reject a bbox that crosses the antimeridian; all of them understand two polygons.
+        parameters["intersects"] = conditions.area
     if server.conforms_to("QUERY"):
-        known: dict[str, dict[str, Any]] = {}
-        for comparison in asked.query:
-            if comparison.operator in EVERYWHERE and comparison.field not in ("id", "collection"):
-                known.setdefault(comparison.field, {}).setdefault(comparison.operator, comparison.value)
-        parameters["query"] = known or None
-    if question.filter is not None:
+        query: dict[str, dict[str, object]] = {}
+        for comparison in conditions.query:
+            if comparison.operator in PORTABLE_OPERATORS and comparison.field not in ("id", "collection"):
+                query.setdefault(comparison.field, {}).setdefault(comparison.operator, comparison.value)
+        parameters["query"] = query or None
+    if request.filter is not None:
         if not server.conforms_to("FILTER"):
             raise ValueError(
-                f"the API {question.api} does not say that it knows filters, and might leave this one out; "
-                "use query=, which xchip checks itself"
+                f"the API {request.api} does not declare support for filters, and might ignore filter=; "
+                "use query=, which xchip also checks on the client"
             )
-        language = "cql2-text" if isinstance(question.filter, str) else "cql2-json"
-        parameters |= {"filter": question.filter, "filter_lang": language}
+        language = "cql2-text" if isinstance(request.filter, str) else "cql2-json"
+        parameters |= {"filter": request.filter, "filter_lang": language}
     return parameters

@@ -1,14 +1,14 @@
-"""Which assets of an item are rasters that GDAL can read, and which of them are data."""
+"""Find the assets of an item that are rasters readable by GDAL, and the data assets among them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
+from xchip.core.types import JSON
 from xchip.sensors.registry import plain_key
 from xchip.stac.fields import BandFields, band_fields, mapping, text, words
 from xchip.stac.inputs import resolve
@@ -31,28 +31,28 @@ class Raster:
     key: str
     """Its key in the item."""
     href: str
-    """What GDAL opens."""
+    """The href that GDAL opens."""
     href_origin: str
-    """Why this href, where the asset offers several."""
-    fields: Mapping[str, Any]
+    """Why this href was chosen, if the asset has several."""
+    fields: JSON
     """Its JSON."""
     roles: tuple[str, ...]
     """Its roles, lower case."""
     bands: tuple[BandFields, ...]
-    """What the item says of its bands; empty where it says nothing."""
+    """Published metadata of its bands; empty if there is none."""
 
     @property
     def is_data(self) -> bool:
-        """Whether its pixels are what was measured, not a mask, a quality band or metadata."""
+        """Whether it holds measurements, not a mask, a quality band or metadata."""
         if not _NO_DATA_ROLES.isdisjoint(self.roles):
             return False
         return "data" in self.roles or "metadata" not in self.roles
 
 
-def raster_assets(item: Mapping[str, Any], href: str | None) -> list[Raster]:
-    """The assets of ``item`` that are rasters, in its order. Relative hrefs are resolved against ``href``, the item's JSON."""
+def raster_assets(item: JSON, href: str | None) -> list[Raster]:
+    """Return the raster assets of ``item``, in its order. Relative hrefs are resolved against ``href``, the item's JSON."""
     properties = mapping(item.get("properties"))
-    found = []
+    rasters = []
     for key, asset in mapping(item.get("assets")).items():
         if not isinstance(asset, dict):
             continue
@@ -60,44 +60,44 @@ def raster_assets(item: Mapping[str, Any], href: str | None) -> list[Raster]:
         if chosen is None or not _is_raster(asset.get("type"), chosen):
             continue
         roles = words(asset.get("roles")) or words(asset.get("role"))
-        found.append(Raster(str(key), resolve(chosen, href), origin, asset, roles, band_fields(asset, properties, str(key))))
-    return found
+        rasters.append(Raster(str(key), resolve(chosen, href), origin, asset, roles, band_fields(asset, properties, str(key))))
+    return rasters
 
 
 @lru_cache(maxsize=4096)
 def _is_raster_type(media_type: str) -> bool | None:
-    """True or False where the media type decides, else None."""
+    """Return True or False if the media type decides, else None."""
     if _MEDIA_TYPE.match(media_type):
         return True
     return False if _NO_RASTER_TYPE.match(media_type) else None
 
 
-def _is_raster(media_type: Any, href: str) -> bool:
-    decided = _is_raster_type(media_type.lower().strip()) if isinstance(media_type, str) else None
-    if decided is not None:
-        return decided
+def _is_raster(media_type: object, href: str) -> bool:
+    by_type = _is_raster_type(media_type.lower().strip()) if isinstance(media_type, str) else None
+    if by_type is not None:
+        return by_type
     return re.split(r"[?#]", href)[0].lower().endswith(_EXTENSIONS)
 
 
-# Pages that answer GDAL with a login form.
+# Hosts that answer GDAL with a login form.
 _LOGIN_HOSTS = frozenset({"landsatlook.usgs.gov", "zipper.dataspace.copernicus.eu", "datahub.creodias.eu"})
 _STORES = ("s3://", "gs://", "az://", "oss://", "/vsi")
 
 
-def _href(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str | None, str]:
-    """(href, why it) of an asset: its own, or an alternate one where that asks for a login."""
+def _href(asset: JSON, properties: JSON) -> tuple[str | None, str]:
+    """Return (href, reason) of an asset: its main href, or an alternate one if the main href requires a login."""
     main = text(asset.get("href"))
-    if not asset.get("alternate") or (main is not None and not _asks_login(main, asset, properties)):
+    if not asset.get("alternate") or (main is not None and not _needs_login(main, asset, properties)):
         return main, ""
-    alternates = [(str(name), mapping(other)) for name, other in mapping(asset.get("alternate")).items()]
-    for name, other in alternates:
-        href = text(other.get("href"))
-        if href is not None and (href.startswith(_STORES) or not _asks_login(href, other, properties)):
-            return href, f"alternate {name!r}, because {main!r} asks for a login" if main else f"alternate {name!r}"
+    for name, value in mapping(asset.get("alternate")).items():
+        alternate = mapping(value)
+        href = text(alternate.get("href"))
+        if href is not None and (href.startswith(_STORES) or not _needs_login(href, alternate, properties)):
+            return href, f"alternate {str(name)!r}, because {main!r} requires a login" if main else f"alternate {str(name)!r}"
     return main, ""
 
 
-def _asks_login(href: str, asset: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
+def _needs_login(href: str, asset: JSON, properties: JSON) -> bool:
     if not href.startswith(("http://", "https://")):
         return False
     try:
@@ -111,7 +111,7 @@ def _asks_login(href: str, asset: Mapping[str, Any], properties: Mapping[str, An
 
 
 def shown(rasters: Sequence[Raster]) -> list[Raster]:
-    """The rasters that are stacked unasked: no thumbnails, overviews and previews; pictures only where there is nothing else."""
+    """Return the rasters to stack by default: no thumbnails, overviews or previews, and pictures only if nothing else is left."""
     by_role = [raster for raster in rasters if _HIDDEN_ROLES.isdisjoint(raster.roles)]
     by_key = [raster for raster in by_role if _COPY.sub("", plain_key(raster.key)) not in _HIDDEN_KEYS]
     pictures = [r for r in rasters if "visual" in r.roles and {"thumbnail", "overview", "preview"}.isdisjoint(r.roles)]
@@ -119,17 +119,17 @@ def shown(rasters: Sequence[Raster]) -> list[Raster]:
 
 
 def stem(raster: Raster) -> tuple[str, tuple[str | None, ...]]:
-    """What a raster shows: its key without resolution and format, and its bands' names. Copies of one band share it."""
+    """Return an identifier that copies of a band share: the key without resolution and format, and the names of the bands."""
     return _COPY.sub("", plain_key(raster.key)), tuple(band.name for band in raster.bands)
 
 
 def size_in_key(key: str) -> float:
-    """Pixel size that a key names ("B02_60m" -> 60.0); 0.0 where it names none."""
-    found = _SIZE.search(plain_key(key))
-    return float(found[1]) * (1000 if found[2] else 1) if found else 0.0
+    """Return the pixel size in a key ("B02_60m" -> 60.0); 0.0 if there is none."""
+    match = _SIZE.search(plain_key(key))
+    return float(match[1]) * (1000 if match[2] else 1) if match else 0.0
 
 
-# Product types in the radar's own geometry: rows follow the orbit, so that no affine transform describes them.
+# Product types in radar geometry: rows follow the orbit, so no affine transform describes them.
 _RADAR_TYPE = re.compile(r"(^|[_-])(raw|slc|ssc|grd[fhm]?|mgd|gr[dx]|ocn|cphd|csi|sicd|sidd)($|[_-])")
 _RADAR_COLLECTION = re.compile(r"(^|[_-])(s1|sentinel-?_?1)[a-z]?[_-](.*[_-])?(grd|slc|ocn|raw)($|[_-])")
 _GEOCODED = re.compile(
@@ -137,23 +137,23 @@ _GEOCODED = re.compile(
 )
 
 
-def radar_geometry(item: Mapping[str, Any]) -> str | None:
-    """Why the item's rasters are in radar geometry, whatever grid its metadata claim; None where they are not."""
+def radar_geometry(item: JSON) -> str | None:
+    """Return the reason to take the item's rasters as in radar geometry, even if it publishes a grid; else None."""
     properties = mapping(item.get("properties"))
     collection = text(item.get("collection")) or ""
     kinds = [text(properties.get(field)) or "" for field in ("sar:product_type", "product:type")]
-    named = f"{collection} {item.get('id')}".lower()
+    label = f"{collection} {item.get('id')}".lower()
     if _RADAR_COLLECTION.search(collection.lower()):
         reason = f"collection {collection!r}"
     elif kind := next((kind for kind in kinds if _RADAR_TYPE.search(kind.lower())), None):
         reason = f"product type {kind!r}"
     else:
         return None
-    return None if _GEOCODED.search(named) else reason
+    return None if _GEOCODED.search(label) else reason
 
 
-def describe_assets(item: Mapping[str, Any]) -> str:
-    """ "hdf (application/x-hdf), metadata (application/xml)": for messages."""
+def describe_assets(item: JSON) -> str:
+    """Describe the assets for messages: "hdf (application/x-hdf), metadata (application/xml)"."""
     assets = mapping(item.get("assets"))
-    said = [f"{key} ({text(mapping(asset).get('type')) or 'no type'})" for key, asset in list(assets.items())[:8]]
-    return ", ".join(said) + (f" and {len(assets) - 8} more" if len(assets) > 8 else "") if said else "none"
+    shown = [f"{key} ({text(mapping(asset).get('type')) or 'no type'})" for key, asset in list(assets.items())[:8]]
+    return ", ".join(shown) + (f" and {len(assets) - 8} more" if len(assets) > 8 else "") if shown else "none"

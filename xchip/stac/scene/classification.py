@@ -1,11 +1,11 @@
-"""Published classes of a quality band -> a rule: names of ``classification:classes`` and ``classification:bitfields``."""
+"""Read quality rules from the class names in ``classification:classes``, ``classification:bitfields`` and ``file:values``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from xchip.core.quality import (
     CLEAR,
@@ -20,10 +20,11 @@ from xchip.core.quality import (
     QualityClass,
     QualityRule,
 )
+from xchip.core.types import JSON
 from xchip.stac.fields import mapping, objects, text
 
 QUALITY_ROLES = frozenset({"cloud", "cloud-shadow", "snow-ice", "water-mask", "data-mask", "quality", "quality-mask"})
-"""An asset with one of these roles may decide quality by its published classes."""
+"""Roles of assets whose published classes are read as quality."""
 
 NAMES: dict[str, QualityClass] = {
     name: cls
@@ -49,7 +50,7 @@ NAMES: dict[str, QualityClass] = {
     }.items()
     for name in spellings.split()
 }
-"""What a published name means, spelled in lower case with _ between words."""
+"""Class of each published name, in lower case with _ between words."""
 
 _IGNORED_FIELDS = re.compile(r"confidence|aerosol")
 _NEGATIVE = re.compile(r"^(not|no|non|none)(_|$)")
@@ -57,127 +58,127 @@ _NEGATIVE = re.compile(r"^(not|no|non|none)(_|$)")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A rule read from one band of an asset."""
+    """A rule that is published for one band of an asset."""
 
     rule: QualityRule
     """Its ``band`` is empty until the band has a name."""
     index: int
     """Number of the band in the asset's file, from 1."""
     mapped: int
-    """How many published names have a class."""
+    """Number of published names with a class."""
 
 
-def rule_of(asset: Mapping[str, Any], key: str) -> Published | None:
-    """The rule that asset ``key`` publishes, by its own fields or a band's; None where no published name has a class."""
+def rule_of(asset: JSON, key: str) -> Published | None:
+    """Return the rule in the fields of asset ``key`` or of one of its bands; None if no published name has a class."""
     sources = [(1, asset)]
     for field in ("bands", "raster:bands"):
         sources += list(enumerate(objects(asset.get(field)), 1))
-    found = [rule for index, fields in sources if (rule := _rule(fields, index, key)) is not None]
-    return max(found, key=lambda published: published.mapped, default=None)
+    rules = [rule for index, fields in sources if (rule := _rule(fields, index, key)) is not None]
+    return max(rules, key=lambda published: published.mapped, default=None)
 
 
-def _rule(fields: Mapping[str, Any], index: int, key: str) -> Published | None:
+def _rule(fields: JSON, index: int, key: str) -> Published | None:
     conditions: dict[QualityClass, list[Condition]] = {}
     ignored: list[str] = []
-    said = ""
+    source = ""
     for field, entries in (
         ("classification:bitfields", _bit_fields(fields.get("classification:bitfields"))),
         ("classification:classes", _classes(fields.get("classification:classes"))),
         ("file:values", _file_values(fields.get("file:values"))),
     ):
         for name, condition, cls in entries:
-            said = said or field
+            source = source or field
             if cls is None:
                 ignored.append(name)
             else:
                 conditions.setdefault(cls, []).append(condition)
-        if said:
+        if source:
             break
-    # A class CLEAR is what every other pixel is; naming it decides nothing.
-    mapped = sum(len(found) for cls, found in conditions.items() if cls != CLEAR)
+    # CLEAR is the default class, so its names decide nothing.
+    mapped = sum(len(matches) for cls, matches in conditions.items() if cls != CLEAR)
     if not mapped:
         return None
     rule = QualityRule(
         "",
-        tuple((cls, tuple(found)) for cls, found in conditions.items()),
-        source=f"{said} of asset {key!r}",
+        tuple((cls, tuple(matches)) for cls, matches in conditions.items()),
+        source=f"{source} of asset {key!r}",
         ignored=tuple(dict.fromkeys(ignored)),
     )
     return Published(rule, index, mapped)
 
 
-_Entry = tuple[str, Condition, QualityClass | None]
+_Entry: TypeAlias = tuple[str, Condition, QualityClass | None]
 
 
-def plain_name(name: Any) -> str:
-    """ "Cloud - high probability" -> "cloud_high_probability"; "" for what is no text."""
+def plain_name(name: object) -> str:
+    """Normalise a name: "Cloud - high probability" -> "cloud_high_probability"; "" if it is not text."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") if isinstance(name, str) else ""
 
 
-def _named(entry: Mapping[str, Any]) -> str:
-    """Name of a class: ``name``, which is optional, else its title, summary or description."""
+def _label(entry: JSON) -> str:
+    """Return the name of a class, or, because names are optional, its title, summary or description."""
     return next((text(entry.get(f)) or "" for f in ("name", "title", "summary", "description") if text(entry.get(f))), "")
 
 
-def _class_of(entry: Mapping[str, Any]) -> QualityClass | None:
+def _class_of(entry: JSON) -> QualityClass | None:
     if entry.get("nodata") is True:
         return NODATA
-    return NAMES.get(plain_name(_named(entry)))
+    return NAMES.get(plain_name(_label(entry)))
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) > 2**63:
         return None
     return int(value) if value == int(value) else None
 
 
-def _classes(value: Any) -> Iterable[_Entry]:
+def _classes(value: object) -> Iterable[_Entry]:
     for entry in objects(value):
-        number = _whole(entry.get("value"))
+        number = _integer(entry.get("value"))
         if number is not None:
-            yield _named(entry) or str(number), number, _class_of(entry)
+            yield _label(entry) or str(number), number, _class_of(entry)
 
 
-def _file_values(value: Any) -> Iterable[_Entry]:
+def _file_values(value: object) -> Iterable[_Entry]:
     for entry in objects(value):
         listed = entry.get("values")
-        for number in map(_whole, listed if isinstance(listed, (list, tuple)) else ()):
+        for number in map(_integer, listed if isinstance(listed, (list, tuple)) else ()):
             if number is not None:
-                yield _named(entry) or str(number), number, _class_of(entry)
+                yield _label(entry) or str(number), number, _class_of(entry)
 
 
-def _bit_fields(value: Any) -> Iterable[_Entry]:
+def _bit_fields(value: object) -> Iterable[_Entry]:
     for field in objects(value):
-        offset, length = _whole(field.get("offset")), _whole(field.get("length"))
-        name = _named(field)
+        offset, length = _integer(field.get("offset")), _integer(field.get("length"))
+        name = _label(field)
         if offset is None or length is None or not (0 <= offset < 64 and 1 <= length <= 64 - offset):
             continue
         if _IGNORED_FIELDS.search(plain_name(name)):
             continue
         for entry in objects(field.get("classes")):
-            number = _whole(entry.get("value"))
+            number = _integer(entry.get("value"))
             if number is None or not 0 <= number < 1 << length:
                 continue
-            cls, label = _class_of(entry), _named(entry)
+            cls, label = _class_of(entry), _label(entry)
             if length == 1 and number == 1 and cls is None:
-                # A flag's own name says what 1 means: "dilated_cloud", whose classes may be called yes and no.
+                # The name of a flag, such as "dilated_cloud", is the meaning of 1, because its classes may be named yes and no.
                 cls = NAMES.get(plain_name(field.get("name")))
                 label = name or label
             if cls is None and ((length == 1 and number == 0) or _NEGATIVE.match(plain_name(label))):
-                continue  # "not set" is nobody's class
+                continue  # "not set" has no class
             yield f"{name}: {label}" if label and label != name else name or str(number), BitField(offset, length, number), cls
 
 
 def is_quality(roles: Iterable[str]) -> bool:
-    """Whether an asset with these roles may decide quality."""
+    """Whether the classes of an asset with these roles are read as quality."""
     return not QUALITY_ROLES.isdisjoint(roles)
 
 
-def published_rules(assets: Mapping[str, Any], roles: Mapping[str, Iterable[str]]) -> list[tuple[str, Published]]:
-    """(asset key, rule) of every asset that may decide quality, the one with the most names that have a class first."""
-    found = [
+def published_rules(assets: JSON, roles: Mapping[str, Iterable[str]]) -> list[tuple[str, Published]]:
+    """Return (asset key, rule) of all quality assets; the rule with the most mapped names comes first."""
+    rules = [
         (key, rule)
         for key, asset in assets.items()
         if is_quality(roles.get(key, ())) and (rule := rule_of(mapping(asset), key)) is not None
     ]
-    return sorted(found, key=lambda pair: -pair[1].mapped)
+    return sorted(rules, key=lambda pair: -pair[1].mapped)

@@ -1,15 +1,16 @@
-"""STAC items -> `Scene`: any published item in one known form, or a refusal that says what is missing."""
+"""Convert published STAC items to `Scene` values; errors name what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import Any
 
 from xchip.core.grid import PixelGrid
 from xchip.core.quality import NODATA, NodataRule, QualityRule, values
 from xchip.core.scene import Band, Header, ItemError, Scene
+from xchip.core.types import JSON, Assets, BBox, Items
 from xchip.sensors.profile import BandSpec, SensorProfile
 from xchip.sensors.registry import band_called, find, identity, plain_key, recognise, renamed, rule_by_name
 from xchip.stac.fields import FieldError, mapping, moment, numbers, text
@@ -23,52 +24,53 @@ from xchip.stac.scene.projection import covers
 __all__ = ["HeaderNeeded", "ItemError", "plain_items", "scenes", "understand"]
 
 ReadHeader = Callable[[str], Header]
+"""Reads the header of the file at an href."""
 
 
 def scenes(
-    items: Any,
+    items: Items,
     *,
     sensor: str | SensorProfile | None = None,
-    assets: str | Iterable[str] | None = None,
+    assets: Assets = None,
     header: ReadHeader | None = None,
 ) -> list[Scene]:
-    """Each of ``items`` understood; see `plain_items` for what they may be and `understand` for the rest."""
-    asked = assets if assets is None or isinstance(assets, str) else list(assets)
-    return [understand(item, href=href, sensor=sensor, assets=asked, header=header) for item, href in plain_items(items)]
+    """Convert ``items`` (see `plain_items`) to scenes; the other parameters are those of `understand`."""
+    names = assets if assets is None or isinstance(assets, str) else list(assets)
+    return [understand(item, href=href, sensor=sensor, assets=names, header=header) for item, href in plain_items(items)]
 
 
 def understand(
-    item: Mapping[str, Any],
+    item: JSON,
     *,
     href: str | None = None,
     sensor: str | SensorProfile | None = None,
-    assets: str | Iterable[str] | None = None,
+    assets: Assets = None,
     header: ReadHeader | None = None,
 ) -> Scene:
-    """What an item holds: grid, bands, quality, and where each was found.
+    """Read the grid, bands and quality rule of an item, and record the origin of each.
 
     Parameters
     ----------
     item
         A STAC item as plain JSON, version 0.7 to 1.1.
     href
-        Where its JSON is; relative asset hrefs are resolved against it.
+        Path or URL of its JSON; relative asset hrefs are resolved against it.
     sensor
-        A profile or its name; None: recognised by the item.
+        A profile or its name. None: recognised from the item.
     assets
-        Names of bands: asset keys, common names or the profile's names. Variables bear these names. None: the profile's
-        bands and quality band; without a profile all rasters but thumbnails, overviews, pictures and second copies.
+        Names of bands: asset keys, common names or the profile's names; the variables have these names. None: the profile's
+        bands and quality band; without a profile all rasters except thumbnails, overviews, pictures and second copies.
     header
-        Reads a file's header. Called only where grid, CRS or data type are in neither the metadata nor the profile.
+        Reads a file's header. Called only if grid, CRS or data type are in neither the metadata nor the profile.
 
     Raises
     ------
     HeaderNeeded
         If a file must be opened and ``header`` is None.
     ItemError
-        If the item can't be used; the message names what is missing and the way out.
+        If the item can't be used; the message names what is missing and how to add it.
     ValueError
-        If ``sensor`` is not known.
+        If ``sensor`` is unknown.
 
     Examples
     --------
@@ -85,31 +87,31 @@ def understand(
     ('sentinel-2-l2a', (1098, 1098), ['B04', 'SCL'], 'SCL')
     """
     if not isinstance(item, Mapping):
-        raise ItemError("?", f"a {type(item).__name__} is no STAC item; pass it through plain_items first")
+        raise ItemError("?", f"a {type(item).__name__} is not a STAC item; pass it through plain_items first")
     item_id = item.get("id")
     if not isinstance(item_id, str) or not item_id:
         raise ItemError(str(item_id), "it has no id; a STAC item needs one")
-    given = find(sensor) if sensor is not None else None
-    asked = None if assets is None else tuple(dict.fromkeys([assets] if isinstance(assets, str) else assets))
+    profile = find(sensor) if sensor is not None else None
+    names = None if assets is None else tuple(dict.fromkeys([assets] if isinstance(assets, str) else assets))
     try:
-        return _Reading(item, item_id, href, given, header).scene(asked)
+        return _SceneBuilder(item, item_id, href, profile, header).scene(names)
     except FieldError as error:
-        raise ItemError(item_id, f"{error}; correct the item, or leave the field out") from error
+        raise ItemError(item_id, f"{error}; correct or remove the field") from error
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """A band that is wanted, and the name that it shall bear."""
+    """A requested band and the name of its variable."""
 
     name: str
     part: RawBand
 
 
-class _Reading:
-    """One item on its way to a `Scene`: the steps share its rasters, its profile and the headers that were read."""
+class _SceneBuilder:
+    """Builds the `Scene` of an item; the steps share the rasters, the profile and the headers that were read."""
 
     def __init__(
-        self, item: Mapping[str, Any], item_id: str, href: str | None, sensor: SensorProfile | None, header: ReadHeader | None
+        self, item: JSON, item_id: str, href: str | None, sensor: SensorProfile | None, header: ReadHeader | None
     ) -> None:
         self.item, self.item_id, self.href = item, item_id, href
         self.properties = mapping(item.get("properties"))
@@ -122,14 +124,14 @@ class _Reading:
         if sensor is None and self.profile is None and (radar := radar_geometry(item)):
             raise ItemError(
                 item_id,
-                f"its rasters are in radar geometry ({radar}), which no pixel grid describes, whatever proj:transform says; use "
+                f"its rasters are in radar geometry ({radar}), which a pixel grid can't describe, even with proj:transform; use "
                 "a terrain-corrected product such as sentinel-1-rtc, or, if the files are geocoded, pass sensor='sentinel-1-rtc'",
             )
         if not self.rasters:
             raise ItemError(
                 item_id,
-                "it has no raster that can be read (looked for GeoTIFF and JPEG2000 by media type and extension); its assets are "
-                f"{describe_assets(item)}; convert them to Cloud Optimized GeoTIFF, or use another catalogue's item",
+                "it has no readable raster (looked for GeoTIFF and JPEG2000 by media type and extension); its assets are "
+                f"{describe_assets(item)}; convert them to Cloud Optimized GeoTIFF, or use the item of another catalogue",
             )
         self.files = Files(item, item_id, header, self.profile, {}, {}, {})
         self.matched = self._match(sensor)
@@ -144,10 +146,7 @@ class _Reading:
     def _recognise(self, sensor: SensorProfile | None) -> tuple[SensorProfile | None, str]:
         if sensor is not None:
             return sensor, "the argument"
-        found = recognise(self.item)
-        return (
-            found if found is not None else (None, "not recognised: neither by its collection nor by platform, level and bands")
-        )
+        return recognise(self.item) or (None, "not recognised, neither by its collection nor by platform, level and bands")
 
     def _match(self, sensor: SensorProfile | None) -> dict[str, tuple[BandSpec, Raster]]:
         if self.profile is None:
@@ -159,13 +158,13 @@ class _Reading:
             raise ItemError(
                 self.item_id,
                 f"none of its rasters ({', '.join(self.by_key)}) is a band of sensor {sensor.name!r} "
-                f"({', '.join(dict.fromkeys(spec.name for spec in sensor.bands))}); leave sensor= out, or pass the right one",
+                f"({', '.join(dict.fromkeys(spec.name for spec in sensor.bands))}); leave out sensor=, or pass another sensor",
             )
-        self.origins["sensor"] = f"collection of {self.profile.name}, but none of its bands is there: taken as unknown"
+        self.origins["sensor"] = f"collection of {self.profile.name}, but without any of its bands: treated as unknown"
         self.profile = None
         return {}
 
-    # -- which bands -----------------------------------------------------------------------------------------------
+    # -- bands -----------------------------------------------------------------------------------------------------
 
     def parts(self, raster: Raster) -> tuple[RawBand, ...]:
         if raster.key not in self._parts:
@@ -173,11 +172,11 @@ class _Reading:
         return self._parts[raster.key]
 
     def part_of(self, spec: BandSpec, raster: Raster) -> RawBand | None:
-        """The part of ``raster`` that is the profile's band; None where the file has fewer bands."""
+        """Return the part of ``raster`` that is the profile's band; None if the file has fewer bands."""
         return next((part for part in self.parts(raster) if part.spec is spec), None)
 
     def quality_spec(self) -> tuple[QualityRule, BandSpec, Raster] | None:
-        """The profile's first rule whose band is there."""
+        """Return the profile's first rule whose band the item has."""
         for rule in self.profile.quality if self.profile else ():
             if rule.band in self.matched:
                 return rule, *self.matched[rule.band]
@@ -185,13 +184,13 @@ class _Reading:
 
     @cached_property
     def default_rasters(self) -> list[Raster]:
-        """Without a profile: the rasters that are stacked unasked, one copy of each band."""
-        copies: dict[Any, list[Raster]] = {}
+        """The rasters that are stacked by default without a profile, one copy of each band."""
+        copies: dict[object, list[Raster]] = {}
         for raster in shown(self.rasters):
             copies.setdefault(stem(raster), []).append(raster)
         finest = {
-            (same[0] if len(same) == 1 else min(same, key=lambda raster: pixel_size(self.files, raster))).key
-            for same in copies.values()
+            (rasters[0] if len(rasters) == 1 else min(rasters, key=lambda raster: pixel_size(self.files, raster))).key
+            for rasters in copies.values()
         }
         return [raster for raster in self.rasters if raster.key in finest]
 
@@ -203,19 +202,18 @@ class _Reading:
             chosen += [quality[1:]] if quality else []
             parts = [part for spec, raster in chosen or self.matched.values() if (part := self.part_of(spec, raster)) is not None]
             rest = [part for raster in {p.raster.key: p.raster for p in parts}.values() for part in self.parts(raster)]
-            # Bands that the profile does not list, such as infrared in a file of red, green and blue.
+            # The rest are bands that the profile does not list, such as infrared in a file of red, green and blue.
             return parts + [part for part in rest if part.spec is None]
-        kept = [raster for raster in self.default_rasters if covers(self.files.grid(raster)[0], grid)]
-        left_out = [key for key in (raster.key for raster in self.default_rasters) if key not in {raster.key for raster in kept}]
-        if left_out:
-            self.origins["left out"] = f"{', '.join(left_out)}: on other ground or in another CRS; ask for them by name"
-        return [part for raster in kept for part in self.parts(raster)]
+        covering = [raster for raster in self.default_rasters if covers(self.files.grid(raster)[0], grid)]
+        skipped = [raster.key for raster in self.default_rasters if raster not in covering]
+        if skipped:
+            self.origins["left out"] = f"{', '.join(skipped)}: elsewhere or in another CRS; request them by name"
+        return [part for raster in covering for part in self.parts(raster)]
 
-    def find(self, name: Any) -> list[_Choice]:
-        """The bands that a caller means by ``name``."""
+    def find(self, name: object) -> list[_Choice]:
+        """Return the bands called ``name``."""
         if not isinstance(name, str):
             raise ItemError(self.item_id, f"assets must be names, got {name!r}")
-        by_spelling = [raster for raster in self.rasters if plain_key(raster.key) == plain_key(name)]
         if name in self.by_key:
             return self._whole(name, self.by_key[name])
         if self.profile is not None:
@@ -224,31 +222,32 @@ class _Reading:
                 part = self.part_of(*self.matched[spec.name])
                 if part is not None:
                     return [_Choice(name, part)]
+        by_spelling = [raster for raster in self.rasters if plain_key(raster.key) == plain_key(name)]
         if len(by_spelling) == 1:
             return self._whole(name, by_spelling[0])
-        usual = self.default_rasters
-        others = [raster for raster in self.rasters if raster.key not in {one.key for one in usual}]
-        for rasters in (usual, others):
+        defaults = self.default_rasters
+        rest = [raster for raster in self.rasters if raster.key not in {default.key for default in defaults}]
+        for rasters in (defaults, rest):
             for attribute in ("name", "common_name"):
-                found = [(r, n) for r in rasters for n, band in enumerate(r.bands, 1) if getattr(band, attribute) == name]
-                if len(found) > 1:
-                    several = ", ".join(f"{raster.key} (band {n})" for raster, n in found)
-                    raise ItemError(self.item_id, f"{name!r} may be any of {several}; ask by the asset's key")
-                for raster, n in found:
+                matches = [(r, n) for r in rasters for n, band in enumerate(r.bands, 1) if getattr(band, attribute) == name]
+                if len(matches) > 1:
+                    bands = ", ".join(f"{raster.key} (band {n})" for raster, n in matches)
+                    raise ItemError(self.item_id, f"{name!r} may be any of {bands}; use the asset's key")
+                for raster, n in matches:
                     return [_Choice(name, part) for part in self.parts(raster) if part.index == n]
         for raster in self.rasters:
             for part in self.parts(raster) if name.startswith(raster.key) else ():
                 if part.name == name:
                     return [_Choice(name, part)]
         if name in mapping(self.item.get("assets")):
-            raise ItemError(self.item_id, f"asset {name!r} is no raster that can be read; rasters are {', '.join(self.by_key)}")
-        common = dict.fromkeys(b.common_name for r in usual for b in r.bands if b.common_name)
-        known = [name for name in self.matched if name not in self.by_key]
+            raise ItemError(self.item_id, f"asset {name!r} is not a readable raster; rasters are {', '.join(self.by_key)}")
+        common = dict.fromkeys(b.common_name for r in defaults for b in r.bands if b.common_name)
+        sensor_names = [name for name in self.matched if name not in self.by_key]
         raise ItemError(
             self.item_id,
             f"it has no asset {name!r}; there are {', '.join(self.by_key)}"
             + (f"; common names {', '.join(common)}" if common else "")
-            + (f"; names of sensor {self.profile.name!r}: {', '.join(known)}" if self.profile and known else ""),
+            + (f"; names of sensor {self.profile.name!r}: {', '.join(sensor_names)}" if self.profile and sensor_names else ""),
         )
 
     def _whole(self, name: str, raster: Raster) -> list[_Choice]:
@@ -260,91 +259,90 @@ class _Reading:
     # -- grid ------------------------------------------------------------------------------------------------------
 
     def grid(self) -> PixelGrid:
-        """The scene's pixels: the finest among the profile's default bands, or among the data assets."""
+        """Return the scene's grid: the finest among the profile's default bands, or among the data assets."""
         if self.profile is not None:
-            raster, grid, where = finest_of_profile(self.files, self.matched.values())
+            raster, grid, origin = finest_of_profile(self.files, self.matched.values())
         else:
-            raster, grid, where = finest_of_rasters(self.files, self.default_rasters)
-        place, _, crs = where.partition("; CRS: ")
-        self.origins["grid"] = f"{place}, of {raster.key!r}"
-        self.origins["crs"] = crs or place
+            raster, grid, origin = finest_of_rasters(self.files, self.default_rasters)
+        grid_origin, _, crs_origin = origin.partition("; CRS: ")
+        self.origins["grid"] = f"{grid_origin}, of {raster.key!r}"
+        self.origins["crs"] = crs_origin or grid_origin
         return grid
 
     # -- quality ---------------------------------------------------------------------------------------------------
 
-    def quality(self, grid: PixelGrid, named: Mapping[tuple[str, int], str]) -> tuple[QualityRule | NodataRule, list[_Choice]]:
-        """The rule and the bands that it reads, under the names that they have in the stack."""
+    def quality(self, grid: PixelGrid, names: Mapping[tuple[str, int], str]) -> tuple[QualityRule | NodataRule, list[_Choice]]:
+        """Return the quality rule and the bands that it reads, under their names in the stack."""
 
-        def called(part: RawBand) -> str:
-            return named.get((part.raster.key, part.index), part.name)
+        def name_of(part: RawBand) -> str:
+            return names.get((part.raster.key, part.index), part.name)
 
-        found = self.quality_spec()
-        if found is not None:
-            rule, spec, raster = found
-            part = self.part_of(spec, raster)
+        for rule, part, origin in self._rules():
             if part is not None:
-                self.origins["quality"] = f"profile {self.profile.name if self.profile else ''}: {rule.source}"
-                return renamed(rule, called(part)), [_Choice(called(part), part)]
+                self.origins["quality"] = origin
+                return renamed(rule, name_of(part)), [_Choice(name_of(part), part)]
+        return self._nodata_rule(grid, name_of)
+
+    def _rules(self) -> Iterator[tuple[QualityRule, RawBand | None, str]]:
+        """Yield (rule, its band, origin): the profile's rule, then published rules, then rules for well-known asset keys."""
+        quality = self.quality_spec()
+        if quality is not None:
+            rule, spec, raster = quality
+            yield rule, self.part_of(spec, raster), f"profile {self.profile.name if self.profile else ''}: {rule.source}"
         roles = {raster.key: raster.roles for raster in self.rasters}
-        readable = {raster.key: raster.fields for raster in self.rasters}
-        for key, published in published_rules(readable, roles):
-            part = next((part for part in self.parts(self.by_key[key]) if part.index == published.index), None)
-            if part is not None:
-                self.origins["quality"] = published.rule.source
-                return renamed(published.rule, called(part)), [_Choice(called(part), part)]
-        if self.profile is None:
-            for raster in self.rasters:
-                known = rule_by_name(raster.key)
-                if known is not None:
-                    part = self.parts(raster)[0]
-                    self.origins["quality"] = known.source
-                    return renamed(known, called(part)), [_Choice(called(part), part)]
-        return self._nodata_rule(grid, called)
+        fields = {raster.key: raster.fields for raster in self.rasters}
+        for key, published in published_rules(fields, roles):
+            parts = self.parts(self.by_key[key])
+            yield published.rule, next((p for p in parts if p.index == published.index), None), published.rule.source
+        for raster in self.rasters if self.profile is None else ():
+            by_key = rule_by_name(raster.key)
+            if by_key is not None:
+                yield by_key, self.parts(raster)[0], by_key.source
 
-    def _nodata_rule(self, grid: PixelGrid, called: Callable[[RawBand], str]) -> tuple[NodataRule, list[_Choice]]:
-        usual = self.default_parts(grid)
-        data = [part for part in usual if part.raster.is_data] or usual
+    def _nodata_rule(self, grid: PixelGrid, name_of: Callable[[RawBand], str]) -> tuple[NodataRule, list[_Choice]]:
+        parts = self.default_parts(grid)
+        data = [part for part in parts if part.raster.is_data] or parts
         if self.profile is None:
-            reason = "the item publishes no classes of a quality band, and its product is not known"
+            reason = "the item publishes no classes of a quality band, and its product is unknown"
         elif self.profile.quality:
             reason = f"the item has no band {' or '.join(self.profile.quality_bands)} of {self.profile.name}"
         else:
             reason = f"{self.profile.name} has no quality band"
         self.origins["quality"] = f"nodata of the data bands, because {reason}"
-        return NodataRule(tuple(called(part) for part in data), source=reason), [_Choice(called(part), part) for part in data]
+        return NodataRule(tuple(map(name_of, data)), source=reason), [_Choice(name_of(part), part) for part in data]
 
-    # -- all together ----------------------------------------------------------------------------------------------
+    # -- scene -----------------------------------------------------------------------------------------------------
 
-    def scene(self, asked: Sequence[Any] | None) -> Scene:
-        if asked is not None and not asked:
-            raise ItemError(self.item_id, "assets is empty; name at least one, or leave it out for the default bands")
-        moment_of, self.origins["datetime"] = self._datetime()
+    def scene(self, assets: Sequence[object] | None) -> Scene:
+        if assets is not None and not assets:
+            raise ItemError(self.item_id, "assets is empty; pass at least one name, or leave it out for the default bands")
+        date, self.origins["datetime"] = self._datetime()
         grid = self.grid()
-        if asked is None:
+        if assets is None:
             chosen = [_Choice(part.name, part) for part in self.default_parts(grid)]
             self.origins["bands"] = f"bands of {self.profile.name}" if self.profile else "the item's rasters"
         else:
-            chosen = [choice for name in asked for choice in self.find(name)]
-            self.origins["bands"] = "asked for by name"
+            chosen = [choice for name in assets for choice in self.find(name)]
+            self.origins["bands"] = "requested by name"
         names = [choice.name for choice in chosen]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ItemError(self.item_id, f"two bands would be called {twice!r}; ask for them by other names, with assets=")
-        named = {(choice.part.raster.key, choice.part.index): choice.name for choice in reversed(chosen)}
-        rule, quality = self.quality(grid, named)
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate is not None:
+            raise ItemError(self.item_id, f"two bands would be called {duplicate!r}; request them by other names with assets=")
+        names_by_band = {(choice.part.raster.key, choice.part.index): choice.name for choice in reversed(chosen)}
+        rule, quality = self.quality(grid, names_by_band)
         bands = tuple(self.files.band(choice.part, choice.name) for choice in chosen)
-        read = tuple(self.files.band(choice.part, choice.name) for choice in quality)
+        quality_bands = tuple(self.files.band(choice.part, choice.name) for choice in quality)
         if self.grid() != grid:
-            return self.scene(asked)  # a file that was opened for its data type has other pixels than its item says
-        mask = mask_band(read, names) if isinstance(rule, NodataRule) else None
-        # Bands that declare nodata are judged by that as well, band by band.
-        if mask is not None and all(band.nodata is None and not band.dtype.startswith(("float", "complex")) for band in read):
-            read = (mask,)
+            return self.scene(assets)  # a file that was opened for its data type has another grid than published
+        mask = mask_band(quality_bands, names) if isinstance(rule, NodataRule) else None
+        # The mask alone decides quality if no band marks nodata in its values; otherwise both are read.
+        if mask is not None and all(b.nodata is None and not b.dtype.startswith(("float", "complex")) for b in quality_bands):
+            quality_bands = (mask,)
             rule = values(mask.name, {NODATA: [0]}, source=f"the mask of the file of asset {mask.asset!r}: {rule.source}")
             self.origins["quality"] = rule.source
             mask = None
-        check_ground(self.item_id, (*bands, *read), grid)
-        self._note_hrefs((*bands, *read))
+        check_ground(self.item_id, (*bands, *quality_bands), grid)
+        self._note_hrefs((*bands, *quality_bands))
         boa_offset = self.files.item_offset(self.matched)
         if boa_offset is not None:
             self.origins["offset"] = f"{'undecided' if boa_offset.offset is None else boa_offset.offset}: {boa_offset.origin}"
@@ -352,45 +350,45 @@ class _Reading:
             item_id=self.item_id,
             collection=collection_of(self.item),
             href=self.href,
-            datetime=moment_of,
+            datetime=date,
             sensor=self.profile.name if self.profile else None,
             grid=grid,
             bands=bands,
             rule=rule,
-            quality=read,
+            quality=quality_bands,
             bbox=bbox_of(self.item.get("bbox")),
-            block=next((band.block for band in (*bands, *read) if band.block and band.grid.res == grid.res), None),
+            block=next((band.block for band in (*bands, *quality_bands) if band.block and band.grid.res == grid.res), None),
             mask=mask,
             boa_offset=boa_offset,
             origins=self.origins,
         )
 
-    def _datetime(self) -> tuple[Any, str]:
+    def _datetime(self) -> tuple[datetime, str]:
         for field in ("datetime", "start_datetime", "end_datetime"):
-            found = moment(self.properties.get(field), field)
-            if found is not None:
-                return found, field
+            date = moment(self.properties.get(field), field)
+            if date is not None:
+                return date, field
         raise ItemError(
             self.item_id, "it has no date (looked in datetime, start_datetime, end_datetime); add one to its properties"
         )
 
     def _note_hrefs(self, bands: Sequence[Band]) -> None:
-        why = next((self.by_key[b.asset].href_origin for b in bands if self.by_key[b.asset].href_origin), "")
-        if why:
-            self.origins["hrefs"] = why
+        origin = next((self.by_key[b.asset].href_origin for b in bands if self.by_key[b.asset].href_origin), "")
+        if origin:
+            self.origins["hrefs"] = origin
 
 
-def collection_of(item: Mapping[str, Any]) -> str | None:
-    """Id of an item's collection; STAC 0.7 had it among the properties."""
+def collection_of(item: JSON) -> str | None:
+    """Return the id of an item's collection; in STAC 0.7 it is one of the properties."""
     return text(item.get("collection")) or text(mapping(item.get("properties")).get("collection"))
 
 
-def bbox_of(value: Any) -> tuple[float, float, float, float] | None:
-    """(west, south, east, north); None where it is missing, or holds something else than four or six numbers."""
+def bbox_of(value: object) -> BBox | None:
+    """Return (west, south, east, north); None if ``value`` is missing or is not four or six numbers."""
     try:
-        found = numbers(value, "bbox", (4, 6))
+        box = numbers(value, "bbox", (4, 6))
     except FieldError:
-        return None  # for information only: nothing is read by it
-    if found is None:
+        return None  # the bbox is informative only
+    if box is None:
         return None
-    return (found[0], found[1], found[3], found[4]) if len(found) == 6 else (found[0], found[1], found[2], found[3])
+    return (box[0], box[1], box[3], box[4]) if len(box) == 6 else (box[0], box[1], box[2], box[3])

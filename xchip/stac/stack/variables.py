@@ -1,11 +1,11 @@
-"""What a stack holds before anything is read: its variables, and the chunks that suit the files."""
+"""Plan the variables of a stack and choose chunks that fit the files, before any file is read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,44 +15,40 @@ from xchip.core.quality import QualityRule
 from xchip.core.scene import Band, Scene
 from xchip.raster.reader import BandSource, fill_value, holds
 
-Chunks = tuple[tuple[int, ...], tuple[int, ...]]
+Chunks: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 """Sizes of the chunks along y and along x."""
+Attrs: TypeAlias = dict[str, Any]
+"""Attributes of a variable."""
 
-# Pixels along a chunk's side: 8 MB of uint16, and one or two blocks of most published files.
+# Pixels per side of a chunk: 8 MB of uint16, and one or two blocks of most published files.
 CHUNK_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class Column:
-    """A variable of the stack before it is read."""
+    """A variable of a stack before it is read."""
 
     name: str
     sources: tuple[BandSource | None, ...]
-    """One an item; None where the item lacks the band."""
+    """One per item; None if the item lacks the band."""
     dtype: np.dtype
     fill: np.generic
-    """A scalar of the dtype, as stackstac wants it."""
+    """A scalar of the dtype, as stackstac requires."""
     resampling: str
     factor: tuple[int, int]
-    """(y, x) pixels of the target that a pixel of the band is long, where they begin together in all items; else (1, 1)."""
-    attrs: dict[str, Any]
+    """Size (y, x) of a band's pixel in pixels of the target, if they are aligned in all items; else (1, 1)."""
+    attrs: Attrs
 
     @property
     def file(self) -> tuple[str | None, ...] | None:
-        """What columns have in common that are bands of the same files; None for files of one band."""
+        """The hrefs of files with several bands, the same for all columns in these files; None for files of one band."""
         if not any(source and source.band.count > 1 for source in self.sources):
             return None
         return tuple(source.band.href if source else None for source in self.sources)
 
 
 def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resampling: str, rescale: bool) -> Column:
-    """The variable ``name`` of a stack of ``scenes`` on ``target``.
-
-    Raises
-    ------
-    ValueError
-        If the items' bands have different nodata values.
-    """
+    """Plan the variable ``name`` of a stack of ``scenes`` on ``target``; ValueError if its bands have different nodata values."""
     bands = [next((band for band in _all_bands(scene) if band.name == name), None) for scene in scenes]
     present = [band for band in bands if band is not None]
     quality = any(isinstance(scene.rule, QualityRule) and scene.rule.band == name for scene in scenes)
@@ -65,7 +61,7 @@ def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resamp
         for scene, band in zip(scenes, bands, strict=True)
     )
     relations = [source.alignment(method) for source in sources if source is not None]
-    attrs: dict[str, Any] = {"long_name": name}
+    attrs: Attrs = {"long_name": name}
     if nodata is not None and holds(dtype, nodata):
         attrs["_FillValue"] = fill_value(dtype, nodata)
     common = {band.common_name for band in present}
@@ -77,7 +73,7 @@ def make_column(name: str, scenes: Sequence[Scene], target: PixelGrid, *, resamp
     fill = fill_value(dtype, nodata)
     if mask and (len(present) == len(scenes) or not quality):
         attrs[MASK] = 1
-        # Beside nodata values, an item without a mask goes by those alone.
+        # Items without a mask are judged by nodata values alone.
         fill = fill if quality else np.uint8(255)
     if None in relations:
         attrs["resampled"] = True
@@ -88,15 +84,15 @@ def _all_bands(scene: Scene) -> tuple[Band, ...]:
     return (*scene.bands, *scene.quality, *([scene.mask] if scene.mask is not None else []))
 
 
-def _radiometry(bands: Sequence[Band], *, physical: bool) -> dict[str, Any]:
-    """Attributes of Sentinel-2 reflectances: what stored values lack to be as before baseline 04.00, and if these are so."""
+def _radiometry(bands: Sequence[Band], *, physical: bool) -> Attrs:
+    """Return the attributes of Sentinel-2 reflectances: the offset of baseline 04.00, and whether it is removed."""
     decisions = [band.boa_offset for band in bands if band.boa_offset is not None]
-    attrs: dict[str, Any] = {}
+    attrs: Attrs = {}
     if decisions and len({decision.offset for decision in decisions}) == 1 and decisions[0].offset is not None:
         attrs["boa_offset"] = decisions[0].offset
         attrs["boa_offset_origin"] = "; ".join(dict.fromkeys(decision.origin for decision in decisions))
     if decisions and not physical and all(band.boa_offset and band.dn_offset == band.boa_offset.offset for band in bands):
-        attrs["harmonized"] = 1  # netCDF files hold no booleans
+        attrs["harmonized"] = 1  # netCDF has no booleans
     return attrs
 
 
@@ -110,34 +106,34 @@ def _common_factor(relations: Sequence[Alignment | None]) -> tuple[int, int]:
 
 
 def _common_nodata(name: str, scenes: Sequence[Scene], bands: Sequence[Band | None]) -> float | None:
-    """The bands' nodata value. Where some declare none, that of the others: it fills what is outside of them all."""
+    """Return the nodata value that the bands declare, which also fills bands without one; None if no band declares one."""
     declared = {
         repr(band.nodata): (scene.item_id, band.nodata)
         for scene, band in zip(scenes, bands, strict=True)
         if band is not None and band.nodata is not None
     }
     if len(declared) > 1:
-        (one, value), (other, another) = list(declared.values())[:2]
+        (item1, nodata1), (item2, nodata2) = list(declared.values())[:2]
         raise ValueError(
-            f"band {name!r} has nodata {value} in item {one!r} and {another} in item {other!r}; stack them apart, or pass "
-            "rescale=True, which makes both NaN"
+            f"band {name!r} has nodata {nodata1} in item {item1!r} and {nodata2} in item {item2!r}; stack them separately, or "
+            "pass rescale=True, which makes both NaN"
         )
     return next((value for _, value in declared.values()), None)
 
 
 def band_names(scenes: Sequence[Scene]) -> list[str]:
-    """Names of the variables, in the order in which the scenes bring them."""
+    """Return the names of the variables in order of appearance."""
     return list(dict.fromkeys(band.name for scene in scenes for band in scene.bands))
 
 
 def mask_names(scenes: Sequence[Scene]) -> list[str]:
-    """Names of the files' masks that tell the scenes' quality."""
-    alone = [band.name for scene in scenes for band in scene.quality if band.index == 0]
-    return list(dict.fromkeys(alone + [scene.mask.name for scene in scenes if scene.mask is not None]))
+    """Return the names of the file masks that are read for quality."""
+    masks = [band.name for scene in scenes for band in scene.quality if band.index == 0]
+    return list(dict.fromkeys(masks + [scene.mask.name for scene in scenes if scene.mask is not None]))
 
 
 def chunk_sizes(scene: Scene, target: PixelGrid) -> Chunks:
-    """(rows, columns) of chunks on ``target`` that hold whole blocks of ``scene``'s files, where it is on their lattice."""
+    """Return (rows, columns) of chunks on ``target`` that contain whole blocks of ``scene``'s files, if they share a lattice."""
     offset = scene.grid.offset_of(target)
     block = _block(scene) if offset is not None else None
     block_y, block_x = block or (CHUNK_SIDE, CHUNK_SIDE)
@@ -149,13 +145,13 @@ def chunk_sizes(scene: Scene, target: PixelGrid) -> Chunks:
 
 
 def _block(scene: Scene) -> tuple[int, int] | None:
-    """(height, width) of the files' blocks on the scene's grid, where known."""
+    """Return (height, width) of the files' blocks on the scene's grid, if known."""
     if scene.block is not None:
         return scene.block
     return next((band.block for band in scene.bands if band.block is not None and band.grid == scene.grid), None)
 
 
 def _cut(length: int, size: int, start: int) -> tuple[int, ...]:
-    """Sizes of chunks that begin at multiples of ``size``, when the first pixel is number ``start``."""
+    """Return the sizes of chunks that begin at multiples of ``size``, if the first pixel has number ``start``."""
     edges = [0, *range(size - start % size, length, size), length]
     return tuple(stop - begin for begin, stop in pairwise(edges))
