@@ -7,14 +7,35 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import griffe
 
+from xchip import ChipGrid, open_table
+from xchip.chips.train.torch_samples import samples_of
+from xchip.export.exports import BUFFER
+
 SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
 OTHERS = re.compile(r"^((?:\w+, )*\w+) and other \w+$", re.MULTILINE)
+
+DEFAULTS = {
+    parameter.name: parameter.default
+    for function in (ChipGrid, open_table, samples_of)
+    for parameter in inspect.signature(function).parameters.values()
+} | {
+    "threads": None,
+    "prefetch": 2,
+    "attempts": 5,
+    "retry_failed": True,
+    "progress": True,
+    "seed": 0,
+    "part": (0, 1),
+    "buffer": BUFFER,
+}
+"""Defaults of keywords that TypedDicts name; None if absent."""
 
 
 class EachByItself(griffe.Extension):
@@ -48,11 +69,15 @@ def expanded(function: griffe.Function) -> list[str]:
         annotation = parameter.annotation
         if not (isinstance(annotation, griffe.ExprSubscript) and annotation.canonical_path.endswith(".Unpack")):
             continue
-        keywords = list(fields(function.modules_collection[annotation.slice.canonical_path]))
+        keywords = [
+            keyword
+            for keyword in fields(function.modules_collection[annotation.slice.canonical_path])
+            if keyword.name not in function.parameters
+        ]
         del function.parameters[parameter.name]
         for keyword in keywords:
-            kind = griffe.ParameterKind.keyword_only
-            function.parameters.add(griffe.Parameter(keyword.name, annotation=keyword.annotation, kind=kind, default="..."))
+            kind, default = griffe.ParameterKind.keyword_only, repr(DEFAULTS.get(keyword.name))
+            function.parameters.add(griffe.Parameter(keyword.name, annotation=keyword.annotation, kind=kind, default=default))
         return [keyword.name for keyword in keywords]
     return []
 

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Index one scene
 #
-# From one STAC item to a table of its chips, and from the table to pixels. The first two lines make a synthetic scene and download
-# nothing; change them to use your own.
+# From one STAC item to a table of its chips, and from the table to pixels. The first two lines make a synthetic scene and
+# download nothing; change them to use your own.
 
 # %%
 from xchip.testing import write_scene
@@ -28,8 +28,8 @@ clear = rows[(rows.nodata_fraction == 0) & (rows.cloud_fraction < 0.1)]
 print(f"{len(clear)} of {len(rows)} chips are complete and have less than 10 % cloud")
 
 # %% [markdown]
-# **Read pixels.** The chosen rows become one lazy Dataset with dims (chip, y, x) and a variable for each band. Only the chips that
-# you use are read.
+# **Read pixels.** The chosen rows become one lazy Dataset with dims (chip, y, x) and a variable for each band. Only the chips
+# that you use are read.
 
 # %%
 chips = xchip.open_chips(clear, ["red", "nir"])

@@ -23,8 +23,8 @@ if __name__ == "__main__":
     damaged.write_bytes(whole[: len(whole) // 2])
 
 # %% [markdown]
-# **Build the archive** on a cluster of two processes. `local_cluster` sets their memory so that rasters are read fast. To use another
-# cluster, connect a `distributed.Client`, or pass `client="tcp://host:8786"`.
+# **Build the archive** on a cluster of two processes. `local_cluster` sets their memory so that rasters are read fast. To use
+# another cluster, connect a `distributed.Client`, or pass `client="tcp://host:8786"`.
 
 # %%
 from xchip import build_index, read_index

@@ -43,8 +43,8 @@ few = xchip.sample(best, 60, by="item_id", balanced=True, seed=1)
 print(few.item_id.value_counts().sort_index().to_string())
 
 # %% [markdown]
-# **Split** into training, validation and test. `split` draws whole blocks of land, and sets chips within `buffer_km` of another split
-# aside. `audit` measures the distances. Real archives are larger: leave `block_km` at 50.
+# **Split** into training, validation and test. `split` draws whole blocks of land, and sets chips within `buffer_km` of
+# another split aside. `audit` measures the distances. Real archives are larger: leave `block_km` at 50.
 
 # %%
 parts = xchip.split(best, {"train": 0.7, "val": 0.15, "test": 0.15}, block_km=5, buffer_km=0.2, seed=3)

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Train a model, and put its predictions on the map
 #
-# A small network learns to tell land, water, cloud, shadow and snow from four bands. It learns from the scene classification, which
-# has a class for each pixel. It is tested on a scene that it has never seen, and maps it. This takes a minute on two cores.
+# A small network learns to tell land, water, cloud, shadow and snow from four bands. It learns from the scene classification,
+# which has a class for each pixel. It is tested on a scene that it has never seen, and maps it. This takes a minute on two
+# cores.
 #
 # It needs `pip install 'xchip[torch,plot]'`.
 
@@ -39,8 +40,8 @@ training = rows[rows.item_id != unseen]
 print(f"{len(training)} chips of {training.item_id.nunique()} scenes to learn from; {unseen} is for the test")
 
 # %% [markdown]
-# **Read batches.** `transform` makes samples of them: four bands as reflectance, and the class of each pixel. The quality rule of the
-# product turns its codes into xchip's classes.
+# **Read batches.** `transform` makes samples of them: four bands as reflectance, and the class of each pixel. The quality rule
+# of the product turns its codes into xchip's classes.
 
 # %%
 import numpy as np
@@ -68,7 +69,8 @@ dataset = IterableChipDataset(training, [*BANDS, "scl"], batch_size=16, keys="to
 loader = DataLoader(dataset, batch_size=None)
 
 # %% [markdown]
-# **Train the model**, a small U-Net. The classification has pixels of 20 m, so the model works at 20 m and repeats its output to 10 m.
+# **Train the model**, a small U-Net. The classification has pixels of 20 m, so the model works at 20 m and repeats its output
+# to 10 m.
 
 # %%
 torch.manual_seed(0)
@@ -116,8 +118,9 @@ for epoch in range(EPOCHS):
     print(f"epoch {epoch + 1}: mean loss {np.mean(losses):.3f}")
 
 # %% [markdown]
-# **Map the unseen scene.** `ds.chips.map` cuts the scene into overlapping chips, calls the model, and stitches its predictions. Weights
-# fade towards the border of each chip, so that there are no seams. The map is lazy, and memory does not grow with the scene.
+# **Map the unseen scene.** `ds.chips.map` cuts the scene into overlapping chips, calls the model, and stitches its
+# predictions. Weights fade towards the border of each chip, so that there are no seams. The map is lazy, and memory does not
+# grow with the scene.
 
 # %%
 model.eval()
@@ -132,8 +135,8 @@ probability = scene.chips.map(predict, 128, stride=96, bands=BANDS, overlap="tap
 found = probability.argmax("class").astype("uint8").compute()
 
 # %% [markdown]
-# **Measure accuracy** over all valid pixels of the unseen scene, and compare it with always predicting the most frequent class. For
-# rare classes, intersection over union says more.
+# **Measure accuracy** over all valid pixels of the unseen scene, and compare it with always predicting the most frequent
+# class. For rare classes, intersection over union says more.
 
 # %%
 truth = numbers[rule.codes(scene.scl.values)]

@@ -51,8 +51,8 @@ Path(item).write_text(
 )
 
 # %% [markdown]
-# **Describe the sensor.** Bands with the same `keys` are in one file, and `index` is the number of the band in the file. The rule names
-# a class for each value of the mask; use `bits` for bit flags. Values that the rule does not name are clear.
+# **Describe the sensor.** Bands with the same `keys` are in one file, and `index` is the number of the band in the file. The
+# rule names a class for each value of the mask; use `bits` for bit flags. Values that the rule does not name are clear.
 
 # %%
 import xchip

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Move from stacchip
 #
-# The same index and pixels from [stacchip](https://github.com/Clay-foundation/stacchip) and xchip. Both number chips the same way,
-# so rows and chip ids stay as they are, and xchip opens stacchip's tables unchanged. If stacchip is installed, this script runs
-# both and compares them. A table of all calls is on the page
-# [Moving from stacchip](../.docs/pages/moving-from-stacchip.md#calls).
+# The same index and pixels from [stacchip](https://github.com/Clay-foundation/stacchip) and xchip. Both number chips the same
+# way, so rows and chip ids stay as they are, and xchip opens stacchip's tables unchanged. If stacchip is installed, this
+# script runs both and compares them. A table of all calls is on the page [Moving from
+# stacchip](../.docs/pages/moving-from-stacchip.md#calls).
 
 # %%
 from xchip.testing import write_scene
@@ -13,8 +13,9 @@ item = write_scene("xchip-demo/stacchip", shape=(1024, 1024))  # the path or URL
 folder = "xchip-demo/stacchip"
 
 # %% [markdown]
-# **Index.** The cloud fraction of stacchip counts cloud, shadow and defective pixels, as a fraction of all pixels. xchip has a column
-# for each class, as fractions of the valid pixels. `schema="stacchip"` writes stacchip's columns with their meaning there.
+# **Index.** The cloud fraction of stacchip counts cloud, shadow and defective pixels, as a fraction of all pixels. xchip has a
+# column for each class, as fractions of the valid pixels. `schema="stacchip"` writes stacchip's columns with their meaning
+# there.
 
 # %%
 import numpy as np
@@ -74,8 +75,8 @@ if Chipper is not None:
     print("the same pixels as stacchip's Chipper")
 
 # %% [markdown]
-# **Read many chips** in random batches; each block of a file is decoded about once. Tables of stacchip do not say where the item is,
-# so pass `items=`. Those of xchip do.
+# **Read many chips** in random batches; each block of a file is decoded about once. Tables of stacchip do not say where the
+# item is, so pass `items=`. Those of xchip do.
 
 # %%
 for batch in xchip.batches(old, ["red", "nir"], batch_size=8, items=item):
