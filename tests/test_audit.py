@@ -23,8 +23,8 @@ from xchip.indexing.files.write import write_index
 from xchip.indexing.rows import ItemColumns, index_frame
 from xchip.selection import audit as module
 from xchip.selection.audit import audit
-from xchip.selection.audit_dates import UNKNOWN, PlaceTimes, least_time
 from xchip.selection.audit_report import AuditReport, Duplicates
+from xchip.selection.dates import UNKNOWN, PlaceTimes, least_time
 from xchip.selection.neighbours import distances
 from xchip.selection.sphere import EARTH_KM, chord_of, km_of, on_sphere
 from xchip.selection.split import split

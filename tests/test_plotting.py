@@ -367,7 +367,7 @@ def test_cells_on_both_sides_of_the_antimeridian(index, ax) -> None:
 def test_chips_beneath_others_are_counted(index, ax) -> None:
     later = pd.concat([index, index.head(3).assign(item_id="later")])
     plot(later, ax=ax)
-    assert ax.get_title(loc="left") == "28 chips of 2 scenes\n3 of them beneath others of the same place"
+    assert ax.get_title(loc="left") == "28 chips of 2 scenes\n3 of them hidden below others at the same place"
 
 
 @pytest.mark.parametrize("dpi", [100, 150])

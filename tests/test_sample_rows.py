@@ -155,7 +155,7 @@ def test_coverage_where_degrees_shrink() -> None:
 
 @pytest.mark.parametrize("polygons", [[], [shapely.Polygon()], "land.gpkg"])
 def test_layers_that_are_none_are_refused(frame: Any, polygons: Any) -> None:
-    with pytest.raises(ValueError, match=r"polygons hold no shape|polygons are a GeoDataFrame"):
+    with pytest.raises(ValueError, match=r"polygons hold no shape|polygons must be a GeoDataFrame"):
         inside(frame, polygons)
     with pytest.raises(ValueError, match="km is a distance"):
         around(frame, shapely.Point(0, 0), -1)

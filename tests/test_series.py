@@ -238,7 +238,7 @@ def test_a_column_may_tell_the_baseline() -> None:
     rows = [chip("a", cloud=0.5, b="05.10"), chip("b", b="05.09"), chip("c", b=None)]
     assert series(table(rows), baseline="b")["item_id"].tolist() == ["a"]
     assert series(table(rows))["item_id"].tolist() == ["b"]
-    with pytest.raises(ValueError, match="'new', which is no baseline"):
+    with pytest.raises(ValueError, match="'new', which is not a baseline"):
         series(table([chip("a", b="new")]), baseline="b")
     assert baselines_of(pd.Series([5.09, np.nan, 4.0])).tolist() == [5.09, -1, 4]
 
@@ -376,6 +376,11 @@ def test_periods_of_a_length(moments: list[datetime], hours: int, length: int) -
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         series(table([chip("a"), chip("b", days=30)]), **options)
+
+
+def test_an_unknown_limit() -> None:
+    with pytest.raises(TypeError, match=r"series\(\) has no parameter 'max_clouds'; did you mean 'max_cloud'\?"):
+        series(table([chip("a")]), max_clouds=0.1)
 
 
 # Places

@@ -139,6 +139,19 @@ def test_pixels_are_those_of_each_row(mixed: pd.DataFrame) -> None:
             assert np.array_equal(drawn[chip], to_rgba(values[chip], valid[chip], low, high))
 
 
+def test_a_table_is_read_as_it_was_opened(mixed: pd.DataFrame) -> None:
+    rows = mixed[mixed.sensor == "sentinel-2-l2a"].iloc[[9, 2, 30]]
+    rows = rows.drop(columns=["cloud_fraction", "snow_fraction"])  # a table has none
+    for assets in (["red", "green", "blue", "nir"], ["nir"]):
+        table = xchip.open_table(rows, assets)
+        figure, expected = preview(table), preview(rows, bands=assets[:3])
+        assert captions(figure) == captions(expected)
+        assert np.array_equal(pictures(figure), pictures(expected))
+    assert figure.axes[0].get_xlabel() == captions(figure)[0], "nothing is known of clouds"
+    with pytest.raises(ValueError, match="is a ChipTable, which has its own storage"):
+        preview(table, storage=xchip.StorageOptions())
+
+
 def test_bands_by_name(mixed: pd.DataFrame) -> None:
     (picture,) = pictures(preview(mixed[mixed.sensor == "sentinel-2-l2a"].head(1), bands=["nir"]))
     assert (picture[..., :1] == picture[..., :3]).all()

@@ -1,1 +1,1 @@
-"""Maps of an index and sheets of chips."""
+"""Draw maps of an index and sheets of chips."""

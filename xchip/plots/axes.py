@@ -1,40 +1,44 @@
-"""What is around a map: labels, colour bars, legends and titles. matplotlib is loaded where something is drawn."""
+"""Draw labels, colour bars, legends and titles of a map. matplotlib is imported when something is drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xchip.core.html import unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyproj
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 INK, PALE, GREY = "#333333", "#f2f2f2", "#c4c4c4"
 EDGE = "#d9d9d9"
-"""Between chips: seen on the highest and on the lowest colours."""
+"""Colour of lines between chips: visible beside the highest and the lowest colours."""
 GROUND = "#e4e4e8"
-"""Of a map: where there is no chip. Darker than the lowest colour of every colour map, which is nearly white."""
+"""Colour of a map without chips: darker than the lowest colour of every colour map, which is nearly white."""
 
 
 def require_matplotlib() -> None:
-    """Raise an ImportError that names the extra where matplotlib is not installed."""
+    """Raise an ImportError that names the extra unless matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'xchip[plot]'") from error
 
 
-def settle(figure: Any) -> None:
-    """Lay out a figure that is finished. matplotlib goes by the tick labels of the layout before, so the first of all is off by
-    some pixels: titles and legends are cut.
-    """
+def settle(figure: Figure) -> None:
+    """Lay out a finished figure."""
+    # matplotlib uses the tick labels of the previous layout, so the first layout cuts titles and legends by some pixels.
     figure.draw_without_rendering()
 
 
-def label_axes(ax: Axes, crs: Any, proj_code: str) -> None:
-    """Say what x and y are."""
+def label_axes(ax: Axes, crs: pyproj.CRS, proj_code: str) -> None:
+    """Style the axes of a map and label x and y."""
     name = proj_code if len(proj_code) < 20 else crs.name
     ax.set_aspect("equal")
     ax.set_facecolor(GROUND)
@@ -52,19 +56,22 @@ def label_axes(ax: Axes, crs: Any, proj_code: str) -> None:
     ax.set(xlabel=f"easting ({unit}), {name}", ylabel=f"northing ({unit})")
 
 
-def draw_colorbar(axes: Any, picture: Any, values: pd.Series, **place: Any) -> None:
-    """A colour bar beside one axes or several; fractions as percentages, dates as dates. ``place`` is for matplotlib."""
+def draw_colorbar(
+    axes: Axes | list[Axes], picture: ScalarMappable, values: pd.Series, shrink: float = 0.85, anchor: Sequence[float] = (0, 0.5)
+) -> None:
+    """Draw a colour bar beside one or several axes: fractions as percentages, dates as dates."""
     from matplotlib.dates import AutoDateLocator, DateFormatter
+    from matplotlib.ticker import FuncFormatter
     from pandas.api.types import is_datetime64_any_dtype
 
     column = str(values.name)
     first = axes[0] if isinstance(axes, list) else axes
-    bar = first.figure.colorbar(picture, ax=axes, **({"shrink": 0.85, "pad": 0.02, "aspect": 28} | place))
+    bar = first.figure.colorbar(picture, ax=axes, shrink=shrink, anchor=anchor, pad=0.02, aspect=28)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize="small", length=0)
     bar.set_label(_label(column), fontsize="small")
     if column.endswith("_fraction"):
-        bar.formatter = lambda value, _: f"{value:.0%}"
+        bar.formatter = FuncFormatter(lambda value, _: f"{value:.0%}")
     elif is_datetime64_any_dtype(values):
         low, high = picture.get_clim()
         bar.locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
@@ -79,28 +86,28 @@ def _label(column: str) -> str:
     return f"{column.removesuffix('_fraction')} (% of {pixels})"
 
 
-def missing_handle(column: str, *, hatched: bool = True) -> Any:
-    """What the legend shows for chips without a value."""
+def missing_handle(column: str, *, hatched: bool = True) -> Patch:
+    """Return the legend entry of chips without a value."""
     from matplotlib.patches import Patch
 
     label = "no valid pixels" if column.endswith("_fraction") else "in no split" if column == "split" else "no value"
     return Patch(facecolor=PALE, edgecolor=GREY, hatch="////", label=label) if hatched else Patch(facecolor=GREY, label=label)
 
 
-def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
-    """Below the map, where it can grow."""
+def draw_legend(ax: Axes, handles: Sequence[Artist]) -> None:
+    """Draw a legend below the map, where there is room for many rows."""
     from matplotlib.transforms import ScaledTranslation
 
     if not handles:
         return
     # A fixed distance below the axes, past their labels.
     below = ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans)
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.0), "bbox_transform": below, "ncols": 4}
-    ax.legend(handles=handles, frameon=False, fontsize="small", handlelength=1.4, borderaxespad=0.0, borderpad=0.0, **place)
+    place = {"bbox_to_anchor": (0.0, 0.0), "bbox_transform": below, "borderaxespad": 0.0, "borderpad": 0.0}
+    ax.legend(handles=handles, loc="upper left", ncols=4, frameon=False, fontsize="small", handlelength=1.4, **place)
 
 
 def title_of(frame: pd.DataFrame) -> str:
-    """What the rows are of: the item and its date, or how many; and how many chips."""
+    """Return a title: the item and its date, or the number of items; and the number of chips."""
     chips = f"{len(frame):,} chips" if len(frame) != 1 else "1 chip"
     items = frame["item_id"].unique()
     if len(items) != 1:
@@ -111,5 +118,5 @@ def title_of(frame: pd.DataFrame) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """The end of a text, which tells chips and items apart better than the beginning does."""
+    """Shorten a text to its end, because ids of chips and items differ there."""
     return text if len(text) <= length else f"…{text[1 - length :]}"

@@ -1,4 +1,4 @@
-"""Aggregate many chips into raster cells, so that a map of a million chips is drawn in about a second."""
+"""Aggregate chips into raster cells, so that a map of a million chips is drawn in about a second."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from dataclasses import dataclass
 import numpy as np
 
 LONGEST = 600
-"""Cells along the longer side of the picture: about one a pixel of the screen."""
+"""Number of cells along the longer side of the picture: about one per pixel of the screen."""
 
 
 @dataclass(frozen=True, eq=False)
 class DensityGrid:
     """Boxes on square cells. A box covers whole cells, at least one.
 
-    Boxes that share an edge share no cell and leave none between them, unless they are smaller than a cell.
+    Boxes that share an edge share no cell and leave no gap, unless they are smaller than a cell.
     """
 
     extent: tuple[float, float, float, float]
     """(left, right, bottom, top) of all cells, in the unit of the boxes."""
     shape: tuple[int, int]
-    """Cells down and across."""
+    """(rows, columns) of cells."""
     size: float
     """Width and height of a cell."""
     windows: np.ndarray
     """int64 (4, n): first row, end row, first column and end column of each box, from the upper left."""
 
     def total(self, weights: np.ndarray | None = None, where: np.ndarray | None = None) -> np.ndarray:
-        """In each cell, the sum of the weights of the boxes that cover it, or their number: float64 ``shape``.
+        """Return the sum of the weights of the boxes that cover each cell: float64 ``shape``.
 
         Parameters
         ----------
         weights
-            One a box, finite; 1 without it.
+            Weight of each box, finite; default: 1.
         where
-            bool (n,): the boxes that count; all without it. ``weights`` then has one for each of these.
+            bool (n,): the boxes to count; default: all. ``weights`` then has a value for each of these boxes.
         """
         windows = self.windows if where is None else self.windows[:, where]
         first_row, end_row, first_column, end_column = windows
         ones = np.ones(windows.shape[1]) if weights is None else np.asarray(weights, np.float64)
         height, width = self.shape[0] + 1, self.shape[1] + 1
-        # A box adds its weight at its first corner and takes it back past its edges; running sums spread it over the box.
+        # A box adds its weight at its first corner and subtracts it past its edges; cumulative sums spread it over the box.
         steps = np.zeros(height * width)
         for row, column, sign in ((first_row, first_column, 1), (first_row, end_column, -1), (end_row, first_column, -1),
                                   (end_row, end_column, 1)):  # fmt: skip
@@ -49,27 +49,27 @@ class DensityGrid:
         return spread[:-1, :-1]
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """In each cell, the mean of the boxes with a value that cover it; NaN where there is none: float64 ``shape``."""
+        """Return the mean of the boxes that cover each cell and have a value, NaN without any: float64 ``shape``."""
         values = np.asarray(values, np.float64)
         valid = np.isfinite(values)
-        # Around zero, so that running sums of dates lose nothing.
-        middle = values[valid].mean() if valid.any() else 0.0
+        if not valid.any():
+            return np.full(self.shape, np.nan)
+        values = values[valid]
+        middle = values.mean()  # centred at zero, cumulative sums of dates keep their precision
         count = np.rint(self.total(where=valid))
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = self.total(values[valid] - middle, valid) / count + middle
-        if valid.any():
-            found = np.clip(found, values[valid].min(), values[valid].max())
-        return np.where(count > 0, found, np.nan)
+            means = self.total(values - middle, valid) / count + middle
+        return np.where(count > 0, np.clip(means, values.min(), values.max()), np.nan)
 
     def most(self, codes: np.ndarray, n: int) -> np.ndarray:
-        """In each cell, the most frequent code of the boxes that cover it; of two the lower; -1 for none: int64 ``shape``.
+        """Return the most frequent code of the boxes that cover each cell, the lowest of a tie: int64 ``shape``, -1 without any.
 
         Parameters
         ----------
         codes
-            int (boxes,), 0 to ``n`` - 1; -1 is none.
+            int (boxes,), 0 to ``n`` - 1; -1 if missing.
         n
-            How many codes there are.
+            Number of codes.
         """
         best, most = np.full(self.shape, -1, np.int64), np.zeros(self.shape)
         for code in range(n):
@@ -80,12 +80,12 @@ class DensityGrid:
 
 
 def cells_of(boxes: np.ndarray, longest: int = LONGEST) -> DensityGrid:
-    """Square cells over all of ``boxes``, ``longest`` of them along the longer side.
+    """Cover boxes with square cells, ``longest`` of them along the longer side.
 
     Parameters
     ----------
     boxes
-        float64 (n, 4): left, bottom, right, top. At least one, and finite.
+        float64 (n, 4): left, bottom, right, top; finite, at least one box.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def cells_of(boxes: np.ndarray, longest: int = LONGEST) -> DensityGrid:
 
 
 def inner_border(mask: np.ndarray) -> np.ndarray:
-    """The cells of ``mask`` beside one that is not of it, or at the picture's border: bool, like ``mask``.
+    """Return the cells of ``mask`` that touch a cell outside of it, or the picture's border: bool, like ``mask``.
 
     Examples
     --------
@@ -118,5 +118,5 @@ def inner_border(mask: np.ndarray) -> np.ndarray:
     """
     around = np.pad(mask, 1)
     inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    found: np.ndarray = mask & ~inside
-    return found
+    border: np.ndarray = mask & ~inside
+    return border

@@ -1,8 +1,7 @@
-"""Pictures: a map of an index. They need matplotlib, which the extra ``plot`` installs. Sheets of chips: `xchip.plots.sheets`.
+"""`plot`: draw a map of an index. It needs matplotlib, which the extra ``plot`` installs.
 
-A function that is given no axes draws on a plain `matplotlib.figure.Figure`, which needs no display, keeps no global state
-and can be saved anywhere. Where pyplot is already loaded, or in IPython and notebooks, `plot` makes its figure with pyplot
-instead, so that it is shown like any other.
+Without ``ax``, it draws on a plain `matplotlib.figure.Figure`, which needs no display and has no global state. If pyplot is
+already imported, or in IPython and notebooks, it makes the figure with pyplot, so that the figure is shown like any other.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from xchip.core.html import unit_of
+from xchip.core.types import IndexLike
 from xchip.plots.axes import (
     EDGE,
     GREY,
@@ -34,71 +34,76 @@ from xchip.plots.palette import FRACTIONS, SET_ASIDE, Categories, categories_of,
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
     from xchip.io.storage import StorageOptions
 
 MOST_OUTLINES = 20_000
-"""Chips that are drawn one by one, in a second or two; more become cells."""
+"""Largest number of parts of chips that are drawn individually, within two seconds; more are aggregated into cells."""
 WITH_EDGES = 5_000
-"""Chips that have a line around them."""
+"""Largest number of parts with lines around them."""
 
 _PLACE = ("item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top", "geometry")
 
 
 def plot(
-    index: Any,
+    index: IndexLike,
     column: str = "cloud_fraction",
     *,
     outline: str | None = "split",
     ax: Axes | None = None,
-    cmap: Any = None,
+    cmap: str | Colormap | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
     title: str | None = None,
     colorbar: bool = True,
     storage: StorageOptions | None = None,
 ) -> Axes:
-    """A map of an index: each chip in the colour of ``column``. Chips without a value are grey and hatched.
+    """Draw a map of an index: each chip in the colour of ``column``. Chips without a value are grey and hatched.
 
-    Chips are drawn as rectangles in their own CRS where all rows share one, else as footprints in longitude and latitude; of
-    chips on both sides of the antimeridian the western longitudes are then drawn 360° on, for the neighbours to be neighbours.
-    Where chips of several scenes lie on each other, the last row that has a value is on top. More than 20,000 chips are not
-    drawn one by one: square cells, 600 of them across the map, show the mean of the chips that lie there, or what most of them
-    are. The title says so.
+    If all rows share a CRS, chips are drawn as rectangles in it, otherwise as footprints in longitude and latitude. Footprints on
+    both sides of the antimeridian are drawn side by side, with western longitudes shifted by 360°. Where chips of several scenes
+    overlap, the last row with a value is on top. More than 20,000 chips are aggregated into square cells, 600 across the map,
+    which show the mean or the most frequent category of their chips; the title notes this.
 
     Parameters
     ----------
     index
-        An index: a path or a list of them, a GeoDataFrame, a pyarrow Table, or a lazy frame, which is computed.
+        An index: a path or a list of paths, a GeoDataFrame, a pyarrow Table, or a lazy frame (it is computed).
     column
-        What to show: numbers (fractions are shown as percentages, 0 to 100 %), dates, or categories: the nine most frequent
-        have a colour each where there are more than ten.
+        Column to show: numbers (fractions as percentages, 0 to 100 %), dates, or categories. Of more than ten categories the nine
+        most frequent have their own colour.
     outline
-        A column of few values, around whose areas lines are drawn: by default the splits, where the index has some. None: no
-        lines.
+        Column of few values, whose areas get outlines; by default the splits, if the index has a column ``split``. None: no
+        outlines.
     ax
-        Where to draw; a new figure without it.
+        Axes to draw on; default: a new figure.
     cmap, vmin, vmax
         Colour map and range of numbers.
     title
-        Above the map; by default the item and its date where there is one item, and how many chips there are.
+        Title of the map; by default the item and its date if there is a single item, and the number of chips.
     colorbar
         Whether to draw the colour bar, or the legend of categories.
     storage
-        How a bucket is reached, if ``index`` is a URL.
+        How to reach a URL.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Save it with ``ax.figure.savefig("index.png")``.
+        Save the map with ``ax.figure.savefig("index.png")``.
 
     Raises
     ------
     ImportError
-        Without matplotlib; the message names the extra.
+        If matplotlib is not installed.
     ValueError
-        If there is no such column.
+        If the index lacks the column.
 
     Examples
     --------
@@ -119,9 +124,9 @@ def plot(
     if column not in frame.columns:
         raise ValueError(f"the index has no column {column!r} yet: xchip.split makes it")
     places = places_of(frame)
-    own, ax = ax is None, _new_axes(places) if ax is None else ax
+    new_figure, ax = ax is None, _new_axes(places) if ax is None else ax
     places.set_up(ax)
-    values, picture, handles = frame[column], None, list[Any]()
+    values, picture, handles = frame[column], None, list["Artist"]()
     categories = categories_of(values, cmap) if is_category(values) else None
     if categories is not None:
         handles += _draw_categories(ax, places, categories)
@@ -132,58 +137,55 @@ def plot(
     if _draw_missing(ax, places, values.isna().to_numpy(bool)[places.owner]):
         handles.append(missing_handle(column, hatched=places.cells is None))
     if colorbar:
-        if picture is not None and values.notna().any():  # of no value there is no scale
+        if picture is not None and values.notna().any():
             draw_colorbar(ax, picture, values)
         draw_legend(ax, handles)
     heading = title_of(frame) if title is None else title
     ax.set_title("\n".join(filter(None, [heading, places.note(categories is not None)])), loc="left", fontsize="medium")
-    if own:
-        settle(ax.figure)
+    if new_figure:
+        settle(cast("Figure", ax.figure))
     return ax
 
 
-# --- which rows -------------------------------------------------------------------------------------------------------
-
-
-def columns_of(index: Any, wanted: Sequence[str], storage: StorageOptions | None = None) -> pd.DataFrame:
-    """The rows of an index, in those of the ``wanted`` columns that it has."""
+def columns_of(index: IndexLike, wanted: Sequence[str], storage: StorageOptions | None = None) -> pd.DataFrame:
+    """Return the rows of an index with the ``wanted`` columns that it has."""
     from xchip.indexing.opening.read import column_names, rows_of
 
-    known = set(column_names(index, storage=storage))
-    return rows_of(index, [name for name in dict.fromkeys(wanted) if name in known], storage=storage)
+    present = set(column_names(index, storage=storage))
+    return rows_of(index, [name for name in dict.fromkeys(wanted) if name in present], storage=storage)
 
 
-# --- where they are ---------------------------------------------------------------------------------------------------
+# --- positions --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class ChipPositions:
-    """Where the chips of an index lie on a map."""
+    """Positions of the chips of an index on a map."""
 
     crs: str
-    """Of the map: the chips' own if they share one, else longitude and latitude."""
+    """CRS of the map: that of the chips if they share one, otherwise longitude and latitude."""
     boxes: np.ndarray
-    """float64 (parts, 4): left, bottom, right, top of each part of a chip; of maps across the antimeridian up to 360°."""
+    """float64 (parts, 4): left, bottom, right, top of each part of a chip; up to 360° on maps across the antimeridian."""
     owner: np.ndarray
-    """Which row each part is of: footprints across the antimeridian have two."""
-    shapes: Any
-    """The parts as shapely polygons, which footprints are; None where chips are rectangles."""
+    """Row of each part; footprints across the antimeridian have two parts."""
+    shapes: np.ndarray | None
+    """The parts as shapely polygons, if chips are footprints; None for rectangles."""
     cells: DensityGrid | None
-    """Cells in place of chips, where there are many."""
+    """Cells that replace many chips."""
 
     @property
-    def corners(self) -> Any:
+    def corners(self) -> Sequence[np.ndarray]:
         """Corner coordinates (n, 2) of each part."""
         import shapely
 
         if self.shapes is None:
             left, bottom, right, top = self.boxes.T
-            return np.stack([left, bottom, right, bottom, right, top, left, top], axis=1).reshape(-1, 4, 2)
+            return list(np.stack([left, bottom, right, bottom, right, top, left, top], axis=1).reshape(-1, 4, 2))
         points, part = shapely.get_coordinates(shapely.get_exterior_ring(self.shapes), return_index=True)
         return np.split(points, np.flatnonzero(np.diff(part)) + 1) if len(self.shapes) else []
 
     def set_up(self, ax: Axes) -> None:
-        """Label and limit the axes."""
+        """Label the axes and set their limits."""
         from pyproj import CRS
 
         crs = CRS(self.crs)
@@ -198,18 +200,18 @@ class ChipPositions:
             ax.set_aspect(1 / max(0.05, math.cos(math.radians((bottom + top) / 2))))
 
     def note(self, categories: bool) -> str:
-        """What the map can't show by itself."""
+        """Return a note on cells or hidden chips, or an empty text."""
         if self.cells is not None:
             size, unit = self.cells.size, unit_of(self.crs)
             size, unit = (size / 1000, "km") if unit == "m" else (size, unit)
             space = "" if unit == "°" else " "
             return f"as cells of {size:.2g}{space}{unit} ({'most frequent' if categories else 'mean of the chips'})"
         hidden = len(self.boxes) - len(np.unique(self.boxes[:, [0, 3]], axis=0))
-        return f"{hidden:,} of them beneath others of the same place" if hidden else ""
+        return f"{hidden:,} of them hidden below others at the same place" if hidden else ""
 
 
 def places_of(frame: pd.DataFrame) -> ChipPositions:
-    """Where the rows lie."""
+    """Return the positions of rows."""
     import shapely
 
     codes = frame["proj_code"].dropna().unique()
@@ -228,20 +230,20 @@ def places_of(frame: pd.DataFrame) -> ChipPositions:
 
 
 def _longitude(value: float) -> str:
-    """The label of a longitude that may be beyond 180°."""
-    return f"{value - 360 if value > 180 else value:.6g}".replace("-", "\N{MINUS SIGN}")  # as on the other axis
+    """Format a longitude that may exceed 180°."""
+    return f"{value - 360 if value > 180 else value:.6g}".replace("-", "\N{MINUS SIGN}")  # as matplotlib does for latitudes
 
 
 def _side_by_side(parts: np.ndarray) -> np.ndarray:
-    """Shapes in longitude and latitude; those west of Greenwich 360° on, where the map is less than half as wide for it."""
+    """Shift shapes west of Greenwich by 360° if that makes the map less than half as wide."""
     import shapely
 
     left, _, right, _ = shapely.bounds(parts).reshape(-1, 4).T
     west = right <= 0
     if not west.any() or west.all():
         return parts
-    on = 360 * west
-    if 2 * ((right + on).max() - (left + on).min()) >= right.max() - left.min():
+    turn = 360 * west
+    if 2 * ((right + turn).max() - (left + turn).min()) >= right.max() - left.min():
         return parts
     parts = parts.copy()
     parts[west] = shapely.transform(parts[west], lambda points: np.add(points, [360, 0]))
@@ -251,12 +253,15 @@ def _side_by_side(parts: np.ndarray) -> np.ndarray:
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _draw_numbers(ax: Axes, places: ChipPositions, values: pd.Series, cmap: Any, vmin: float | None, vmax: float | None) -> Any:
-    """The chips' collection, or the image of cells: what a colour bar is of."""
+def _draw_numbers(
+    ax: Axes, places: ChipPositions, values: pd.Series, cmap: str | Colormap | None, vmin: float | None, vmax: float | None
+) -> ScalarMappable:
+    """Draw chips or cells in the colours of their numbers; return the artist for the colour bar."""
     numbers, fraction = numbers_of(values), str(values.name).endswith("_fraction")
     valid = ~np.isnan(numbers)[places.owner]
+    picture: ScalarMappable
     if places.cells is None:
-        picture: Any = _polygons(ax, places, valid)
+        picture = _polygons(ax, places, valid)
         picture.set_array(numbers[places.owner[valid]])
     else:
         picture = _image(ax, places.cells, np.ma.masked_invalid(places.cells.mean(numbers[places.owner])))
@@ -265,8 +270,8 @@ def _draw_numbers(ax: Axes, places: ChipPositions, values: pd.Series, cmap: Any,
     return picture
 
 
-def _draw_categories(ax: Axes, places: ChipPositions, paint: Categories) -> list[Any]:
-    """Chips in the colours of their categories; the handles of a legend."""
+def _draw_categories(ax: Axes, places: ChipPositions, paint: Categories) -> list[Artist]:
+    """Draw chips or cells in the colours of their categories; return the handles of a legend."""
     import matplotlib.colors
     from matplotlib.patches import Patch
 
@@ -281,7 +286,7 @@ def _draw_categories(ax: Axes, places: ChipPositions, paint: Categories) -> list
 
 
 def _draw_missing(ax: Axes, places: ChipPositions, missing: np.ndarray) -> bool:
-    """Mark parts without a value, beneath all others; whether there is anything to see of it."""
+    """Mark parts without a value, below all others; return whether a mark is visible."""
     if not missing.any():
         return False
     if places.cells is None:
@@ -295,25 +300,25 @@ def _draw_missing(ax: Axes, places: ChipPositions, missing: np.ndarray) -> bool:
     return bool(empty.any())
 
 
-def _polygons(ax: Axes, places: ChipPositions, which: np.ndarray) -> Any:
+def _polygons(ax: Axes, places: ChipPositions, mask: np.ndarray) -> PolyCollection:
     from matplotlib.collections import PolyCollection
 
     corners, line = places.corners, 0.5 if len(places.boxes) <= WITH_EDGES else 0.0
-    chips = PolyCollection([corners[part] for part in np.flatnonzero(which)], edgecolor=EDGE, linewidth=line)
+    chips = PolyCollection([corners[part] for part in np.flatnonzero(mask).tolist()], edgecolor=EDGE, linewidth=line)
     ax.add_collection(chips)
     return chips
 
 
-def _image(ax: Axes, cells: DensityGrid, values: Any) -> Any:
-    """Cells as an image that leaves the axes as they are."""
-    limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim(), "aspect": ax.get_aspect()}
-    picture = ax.imshow(values, extent=cells.extent, interpolation="nearest", aspect=ax.get_aspect())
-    ax.set(**limits)
+def _image(ax: Axes, cells: DensityGrid, values: np.ndarray) -> AxesImage:
+    """Draw cells without changing the limits of the axes."""
+    xlim, ylim, aspect = ax.get_xlim(), ax.get_ylim(), ax.get_aspect()
+    picture = ax.imshow(values, extent=cells.extent, interpolation="nearest", aspect=aspect)
+    ax.set(xlim=xlim, ylim=ylim, aspect=aspect)
     return picture
 
 
-def _draw_lines(ax: Axes, places: ChipPositions, paint: Categories) -> list[Any]:
-    """Lines around the area of each category, inside of it, so that neighbours' lines lie side by side; handles of a legend."""
+def _draw_lines(ax: Axes, places: ChipPositions, paint: Categories) -> list[Artist]:
+    """Draw lines along the inside of each category's area, so that neighbouring lines lie side by side; return handles."""
     import matplotlib.colors
     import shapely
     from matplotlib.collections import LineCollection
@@ -340,7 +345,7 @@ def _draw_lines(ax: Axes, places: ChipPositions, paint: Categories) -> list[Any]
 
 
 def _new_axes(places: ChipPositions) -> Axes:
-    """Axes on a figure of their own, as wide as the map needs; notebooks show it."""
+    """Return axes on a new figure, whose size fits the map; notebooks show it."""
     from matplotlib.figure import Figure
 
     ratio = 1.0

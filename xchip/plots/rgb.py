@@ -1,4 +1,4 @@
-"""Pixels as pictures: bands to colours on a screen. Plain NumPy; `xchip.plots.index_map` draws the result."""
+"""Convert bands to colours on a screen, with NumPy alone; `xchip.plots.sheets` draws the result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ RGB = ("red", "green", "blue")
 
 
 def picture_bands(ds: xr.Dataset) -> list[str]:
-    """The bands of a picture of ``ds``: red, green and blue, by name or by ``attrs["common_name"]``; else the first.
-
-    Raises
-    ------
-    ValueError
-        If there are no bands.
+    """Return the bands of a picture: red, green and blue, by name or by ``attrs["common_name"]``; otherwise the first band.
 
     Examples
     --------
@@ -35,28 +30,24 @@ def picture_bands(ds: xr.Dataset) -> list[str]:
     if not ds.data_vars:
         raise ValueError("there are no bands to show")
     common = {str(band.attrs["common_name"]): str(name) for name, band in ds.data_vars.items() if "common_name" in band.attrs}
-    found = [name if name in ds.data_vars else common.get(name) for name in RGB]
-    return [str(name) for name in (list(ds.data_vars)[:1] if None in found else found)]
+    colours = [name if name in ds.data_vars else common.get(name) for name in RGB]
+    return [str(name) for name in (list(ds.data_vars)[:1] if None in colours else colours)]
 
 
 def choose_bands(ds: xr.Dataset, bands: Sequence[str]) -> xr.Dataset:
-    """The bands of a picture: one, or three for red, green and blue.
-
-    Raises
-    ------
-    ValueError
-        For another number of bands, or one that is not in ``ds``.
-    """
+    """Select the bands of a picture: one, or three for red, green and blue."""
     if len(bands) not in (1, 3):
         raise ValueError(f"a picture has one band or three, got {list(bands)}")
-    absent = [name for name in bands if name not in ds]
-    if absent:
-        raise ValueError(f"there are no bands {absent}; the array has {[str(name) for name in ds.data_vars]}; choose with bands=")
+    missing = [name for name in bands if name not in ds]
+    if missing:
+        raise ValueError(
+            f"there are no bands {missing}; the array has {[str(name) for name in ds.data_vars]}; choose with bands="
+        )
     return ds[list(bands)]
 
 
 def band_values(pixels: xr.Dataset, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(float32 (..., y, x, band), bool (..., y, x): where there are data in all of them)."""
+    """Return (values: float32 (..., y, x, band); where all bands have data: bool (..., y, x))."""
     values = np.stack([pixels[name].values for name in bands], axis=-1).astype(np.float32)
     valid = np.asarray(np.isfinite(values).all(axis=-1))
     for number, name in enumerate(bands):
@@ -67,10 +58,10 @@ def band_values(pixels: xr.Dataset, bands: Sequence[str]) -> tuple[np.ndarray, n
 
 
 def grey_range(values: np.ndarray, percentiles: tuple[float, float], bright: float = 0.0) -> tuple[float, float]:
-    """(low, high): the percentiles of ``values`` (pixel, band) without their brightest part, which is ``bright``, 0 to 1.
+    """Return (low, high): the percentiles of ``values`` (pixel, band) without the brightest fraction ``bright``.
 
-    One range for all bands, so that colours stay true. ``bright`` is what is known to be cloud and snow: they would
-    leave the land in the dark.
+    All bands share a range, so that colours stay true. ``bright`` is the fraction of cloud and snow, beside which land would be
+    dark.
     """
     if not values.size:
         return 0.0, 1.0
@@ -79,7 +70,7 @@ def grey_range(values: np.ndarray, percentiles: tuple[float, float], bright: flo
 
 
 def bright_part(rows: pd.DataFrame) -> float:
-    """Which part of the chips' valid pixels is cloud or snow, 0 to 1; 0 where the index does not tell."""
+    """Return the fraction of the chips' valid pixels that is cloud or snow; 0 if the index lacks the columns."""
     if not {"nodata_fraction", "cloud_fraction", "snow_fraction"} <= set(rows):
         return 0.0
     valid = (1 - rows["nodata_fraction"]) * rows["width"] * rows["height"]
@@ -88,9 +79,9 @@ def bright_part(rows: pd.DataFrame) -> float:
 
 
 def to_rgba(values: np.ndarray, valid: np.ndarray, low: float, high: float) -> np.ndarray:
-    """uint8 RGBA (y, x, 4), transparent where there are no data. ``low`` is black.
+    """Return uint8 RGBA (y, x, 4), transparent where there are no data. ``low`` is black.
 
-    Values up to ``high`` take four fifths of the tones; what is brighter shares the rest, so that clouds keep their shape.
+    Values up to ``high`` use four fifths of the tones; brighter values share the rest, so that clouds keep their shape.
     """
     level = np.maximum(values - low, 0) / (high - low)
     land = 0.8 * np.minimum(level, 1) ** 0.8
@@ -102,6 +93,6 @@ def to_rgba(values: np.ndarray, valid: np.ndarray, low: float, high: float) -> n
 
 
 def extent_of(ds: xr.Dataset) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) of an array."""
+    """Return (left, right, bottom, top) of an array."""
     left, bottom, right, top = pixel_grid(ds).bounds
     return left, right, bottom, top

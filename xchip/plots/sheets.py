@@ -1,13 +1,18 @@
-"""Pictures of pixels: a sheet of chips, and scenes with their chips. They need matplotlib, which the extra ``plot`` installs."""
+"""`preview`: draw a sheet of chips; also scenes with their chips. They need matplotlib, which the extra ``plot`` installs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xchip.chips.chip_table import ChipTable, TableOptions, rows_and_options
+from xchip.chips.open_chips import open_chips
+from xchip.core.arrays import as_dataset
+from xchip.core.types import Assets, IndexLike, Items
+from xchip.indexing.opening.read import rows_of
 from xchip.plots.axes import (
     INK,
     PALE,
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
 
 CHUNK = 4
-"""Chips that one task reads."""
+"""Number of chips that one task reads."""
 
 _ROWS = (
     "chip_id", "item_id", "collection", "item_href", "sensor", "datetime", "chip_index_x", "chip_index_y", "col_off", "row_off",
@@ -40,7 +45,7 @@ _ROWS = (
 
 
 def preview(
-    rows: Any,
+    rows: IndexLike | ChipTable,
     ds: xr.Dataset | None = None,
     *,
     n: int = 16,
@@ -48,31 +53,32 @@ def preview(
     bands: Sequence[str] | None = None,
     columns: int | None = None,
     percentiles: tuple[float, float] = (2, 98),
-    items: Any = None,
+    items: Items | None = None,
     storage: StorageOptions | None = None,
     pixels: StorageOptions | None = None,
 ) -> Figure:
-    """A sheet of chips, with the id and the share of cloud beneath each. Only the chips on the sheet are read.
+    """Draw a sheet of chips, with the id and the fraction of cloud below each chip. Only the chips on the sheet are read.
 
     Parameters
     ----------
     rows
-        Rows of an index, of any number of items, products and CRSs: a path, a frame or a table, as for `xchip.open_chips`.
+        Rows of an index, of any items, products and CRSs, as for `xchip.open_chips`: a path, a frame, a pyarrow Table or a
+        `ChipTable`.
     ds
-        A stack that holds the items of all rows; without it chips are read from the items that the index names.
+        A stack with the items of all rows. None: read chips from the items that the index names.
     n
-        How many chips at most.
+        Largest number of chips.
     seed
-        Which ``n`` of more rows are shown: drawn at random, and the same for the same seed; in the order of the rows. None: the
-        first.
+        Seed of the draw if there are more than ``n`` rows; the chips stay in the order of the rows. None: the first ``n`` rows.
     bands
-        Three for a colour picture, or one for a grey one. None: red, green and blue, or the first band of a product without.
+        Three bands for a colour picture, or one for a grey one. None: red, green and blue, or the first band of products without
+        these.
     columns
-        Chips in a row of the sheet; nearly square without it.
+        Number of chips in a row of the sheet; by default the sheet is nearly square.
     percentiles
-        The range of the land's grey values that is spread, scene by scene; clouds and snow do not count.
+        Percentiles of the values of land, per scene, between which tones are spread; clouds and snow do not count.
     items, storage, pixels
-        Where items, the index and rasters are, as for `xchip.open_chips`.
+        How to find the items, and how to reach the index and the rasters, as for `xchip.open_chips`.
 
     Returns
     -------
@@ -82,11 +88,11 @@ def preview(
     Raises
     ------
     ImportError
-        Without matplotlib; the message names the extra.
+        If matplotlib is not installed.
     ValueError
-        If there are no rows, or no such bands.
+        If there are no rows or no such bands; or if ``rows`` is a `ChipTable` and items, storage or pixels are given.
     xchip.ItemError
-        For an item that can't be used, or a file that can't be read.
+        If an item can't be used, or a file can't be read.
 
     Examples
     --------
@@ -101,7 +107,8 @@ def preview(
 
     if n < 1:
         raise ValueError(f"n is the number of chips on the sheet, at least 1, got {n}")
-    frame = columns_of(rows, _ROWS, storage)
+    index, assets, options = rows_and_options(rows, None, TableOptions(items=items, storage=storage, pixels=pixels))
+    frame = columns_of(index, _ROWS, storage)
     if frame.empty:
         raise ValueError("there are no rows to show: the index has none, or a filter or bbox keeps none")
     total = len(frame)
@@ -112,20 +119,19 @@ def preview(
         pictures = dict(_pictures(frame, ds, bands, percentiles))
     else:
         pictures = {}
-        for own in _products(frame):
-            chips = _open(frame.iloc[own], bands, items=items, storage=storage, pixels=pixels)
-            pictures |= {own[chip]: picture for chip, picture in _pictures(frame.iloc[own], chips, bands, percentiles)}
+        for positions in _products(frame):
+            product = frame.iloc[positions]
+            chips = _open(product, bands, assets, options)
+            pictures |= {positions[chip]: picture for chip, picture in _pictures(product, chips, bands, percentiles)}
     columns = columns or _columns(len(frame))
-    down = -(-len(frame) // columns)
-    figure = Figure(figsize=(1.75 * columns, 2.05 * down + (0.25 if total > n else 0)), layout="constrained")
-    nothing = [math.nan] * len(frame)
-    clouds, nodata = (frame.get(f"{name}_fraction", nothing) for name in ("cloud", "nodata"))
-    for chip, caption in enumerate(zip(frame["chip_id"], clouds, nodata, strict=True)):
-        ax = figure.add_subplot(down, columns, chip + 1)
+    lines = -(-len(frame) // columns)
+    figure = Figure(figsize=(1.75 * columns, 2.05 * lines + (0.25 if total > n else 0)), layout="constrained")
+    for chip in range(len(frame)):
+        ax = figure.add_subplot(lines, columns, chip + 1)
         ax.imshow(pictures[chip], interpolation="nearest")
         ax.set(xticks=[], yticks=[], facecolor=PALE)
         ax.spines[:].set_visible(False)
-        ax.set_xlabel(_caption(*caption), fontsize=6.5, color=INK, labelpad=3)
+        ax.set_xlabel(_caption(frame.iloc[chip]), fontsize=6.5, color=INK, labelpad=3)
     if total > n:
         figure.suptitle(f"{n} of {total:,} chips", x=0.01, ha="left", fontsize=8, color=INK)
     settle(figure)
@@ -133,53 +139,55 @@ def preview(
 
 
 def _columns(n: int) -> int:
-    """Chips in a row of a sheet a little wider than high, with few places left empty in its last row."""
+    """Return the number of chips per row of a sheet a little wider than high, with few gaps in the last row."""
     ideal = math.sqrt(1.4 * n)
     return min((math.floor(ideal), math.ceil(ideal)), key=lambda columns: (-n % columns, abs(columns - ideal)))
 
 
 def _products(frame: pd.DataFrame) -> list[np.ndarray]:
-    """Positions of the rows of each product: bands, data types and nodata are one product's."""
+    """Return the positions of the rows of each product, because products differ in bands, data types and nodata."""
     keys = [name for name in ("collection", "sensor") if name in frame]
     groups = frame.groupby(keys, dropna=False, sort=False).indices.values() if keys else [range(len(frame))]
-    return [np.asarray(own) for own in groups]
+    return [np.asarray(positions) for positions in groups]
 
 
-def _open(rows: pd.DataFrame, bands: Sequence[str] | None, **options: Any) -> xr.Dataset:
-    """The chips of one product in the bands of a picture, and in no other: items of one product may differ in those."""
-    from xchip.chips.open_chips import open_chips
-
+def _open(rows: pd.DataFrame, bands: Sequence[str] | None, assets: Assets, options: TableOptions) -> xr.Dataset:
+    """Open the chips of a product in the bands of a picture alone, because items may differ in other bands."""
+    options = options | {"pad": True}
     if bands is None:
-        found = picture_bands(open_chips(rows, pad=True, **options))
-        bands = RGB if len(found) == len(RGB) else found  # by common names, for keys may differ too
-    return open_chips(rows, bands, pad=True, chunks=CHUNK, **options)
+        bands = picture_bands(open_chips(rows, assets, **options))
+        if len(bands) == len(RGB):
+            bands = RGB  # common names, because keys may differ between items too
+    return open_chips(rows, bands, chunks=CHUNK, **options)
 
 
 def _pictures(
     frame: pd.DataFrame, ds: xr.Dataset, bands: Sequence[str] | None, percentiles: tuple[float, float]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(position, uint8 RGBA (y, x, 4)) of each row's chip. ``ds`` has chips in the order of the rows, or is a stack."""
+    """Yield (position, uint8 RGBA (y, x, 4)) of each chip. ``ds`` has chips in the order of the rows, or is a stack."""
     bands = picture_bands(ds) if bands is None else bands
     chosen = choose_bands(ds, bands)
     chips = (chosen if "chip" in ds.dims else chosen.chips.extract(frame, pad=True)).compute()
     values, valid = band_values(chips, bands)  # (chip, y, x, band), (chip, y, x)
     sizes = frame[["height", "width"]].to_numpy()
-    for own in frame.groupby("item_id", sort=False).indices.values():
-        low, high = grey_range(values[own][valid[own]], percentiles, bright_part(frame.iloc[own]))
-        for chip in own:
+    for item in frame.groupby("item_id", sort=False).indices.values():
+        low, high = grey_range(values[item][valid[item]], percentiles, bright_part(frame.iloc[item]))
+        for chip in item:
             height, width = sizes[chip]
             yield chip, to_rgba(values[chip, :height, :width], valid[chip, :height, :width], low, high)
 
 
-def _caption(chip_id: Any, cloud: float, nodata: float) -> str:
-    shares = ["no valid pixels" if math.isnan(cloud) else f"{cloud:.0%} cloud"]
-    if not math.isnan(cloud) and nodata >= 0.005:
-        shares.append(f"{nodata:.0%} nodata")
-    return f"{shortened(str(chip_id), 30)}\n{', '.join(shares)}"
+def _caption(row: pd.Series) -> str:
+    chip_id = shortened(str(row["chip_id"]), 30)
+    if "cloud_fraction" not in row:
+        return chip_id
+    cloud, nodata = row["cloud_fraction"], row.get("nodata_fraction", 0.0)
+    shares = "no valid pixels" if math.isnan(cloud) else f"{cloud:.0%} cloud"
+    return f"{chip_id}\n{shares}{f', {nodata:.0%} nodata' if not math.isnan(cloud) and nodata >= 0.005 else ''}"
 
 
 def plot_scenes(
-    index: Any,
+    index: IndexLike,
     ds: xr.Dataset,
     column: str = "cloud_fraction",
     *,
@@ -187,20 +195,20 @@ def plot_scenes(
     max_pixels: int = 900,
     percentiles: tuple[float, float] = (2, 98),
 ) -> Figure:
-    """Each scene of a stack twice: as a picture with the chips' outlines, and beneath it the map of the index.
+    """Draw each scene of a stack twice: as a picture with the outlines of chips, and as a map of the index below it.
 
     Parameters
     ----------
     index
-        Rows of items that are in ``ds``; see `xchip.plot`.
+        Rows of items in ``ds``, in any form that `xchip.plot` takes.
     ds
         The stack. Whole scenes are read, one after the other.
     column
-        What the map shows: numbers.
+        Column of numbers that the map shows.
     bands, percentiles
         As for `preview`.
     max_pixels
-        Width and height of the picture at most: every n-th pixel is drawn.
+        Largest width and height of the picture: every n-th pixel is drawn.
 
     Returns
     -------
@@ -209,14 +217,11 @@ def plot_scenes(
     Raises
     ------
     ValueError
-        If no item of the index is in ``ds``, or it has no such bands.
+        If no item of the index is in ``ds``, or a band is missing.
     """
     require_matplotlib()
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
-
-    from xchip.core.arrays import as_dataset
-    from xchip.indexing.opening.read import rows_of
 
     frame = rows_of(index)
     ids = [str(item_id) for item_id in np.atleast_1d(ds["item_id"].values)]
@@ -248,7 +253,7 @@ def plot_scenes(
         upper.set_facecolor("white")
     chips = [c for ax in axes[1] for c in [*ax.collections, *ax.images] if c.get_array() is not None]
     if chips:
-        # Beside all axes, so that both rows have the same room; but only as high as the lower one.
+        # Beside all axes, so that both rows have the same width; but only as high as the lower row.
         draw_colorbar(list(axes.flat), chips[0], frame[column], shrink=0.42, anchor=(0.0, 0.08))
     if frame[column].isna().any():
         draw_legend(axes[1, -1], [missing_handle(column)])

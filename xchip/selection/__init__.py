@@ -1,1 +1,1 @@
-"""Choosing chips by the index table alone: samples, splits that can't leak, and the audit that proves it."""
+"""Choose chips by the index alone: samples, splits without leaks, audits of splits, and series."""

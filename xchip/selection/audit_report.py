@@ -1,18 +1,34 @@
-"""What an audit found: the value, and how it shows itself."""
+"""`AuditReport`: the result of an audit as values, text, HTML and JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 from xchip.core.html import accessor_html
 
 SHOWN = 5
-"""Examples that are printed of each kind; all are in the value."""
+"""Number of examples of each kind that are printed."""
 MOST_VALUES = 10
-"""Values of a column whose shares are known: the most frequent of each split."""
+"""Number of values of a column whose shares are kept: the most frequent values of each split."""
+
+Table: TypeAlias = tuple[list[str], list[list[str]]]
+"""Header and rows."""
+
+SplitFacts = TypedDict(
+    "SplitFacts",
+    {
+        "chips": int,
+        "places": int,
+        "items": int,
+        "from": str | None,
+        "to": str | None,
+        "means": dict[str, float | None],
+        "values": dict[str, dict[str, float]],
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,48 +36,48 @@ class Neighbours:
     """Two chips of different splits."""
 
     chips: tuple[str, str]
-    """Their chip_id; where there is none, their row numbers. In the order of the pair's splits."""
+    """Their chip_id, or their row numbers without chip_id, in the order of the pair's splits."""
     distance_km: float
     """0 if they touch or overlap."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitPair:
-    """Two splits, and how far apart they are."""
+    """The distance between two splits."""
 
     splits: tuple[str, str]
     distance_km: float | None
-    """Smallest distance between chips of the two; with a gap, of those within buffer and gap, None where there are none."""
+    """Smallest distance between chips of the two splits. With a gap, only chips within buffer and gap count; None without any."""
     days: float | None
-    """Smallest time between chips of the two; with a gap, of those within the buffer of each other. None where not known."""
+    """Smallest time between chips of the two splits. With a gap, only chips within the buffer count. None if unknown."""
     leaks: int
-    """Chips of either split at places that are too near to the other."""
+    """Number of chips of either split at places that are too near to the other split."""
     stopped: bool
-    """Whether counting stopped there, as enough was found: there are more, and some may be nearer."""
+    """Whether counting stopped early: there are more leaks, and nearer pairs are possible."""
     examples: tuple[Neighbours, ...] = field(repr=False, default=())
-    """Some that are too near, the nearest first; where none are, the nearest two."""
+    """Pairs that are too near, the nearest first; without leaks, the nearest pair."""
 
     @property
     def overlap(self) -> bool:
-        """Whether chips of the two touch or overlap."""
+        """Whether chips of the two splits touch or overlap."""
         return self.distance_km == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Chips of one place and time: from two catalogues, or of two processing baselines."""
+    """Chips of the same place and time: from two catalogues, or of two processing baselines."""
 
     chips: int
-    """Those beyond the first of each place and time."""
+    """Number of chips beyond the first of each place and time."""
     across: int
-    """Of these, how many are in another split than one they repeat: a leak."""
+    """Number of these in another split than the chip they repeat: a leak."""
     examples: tuple[tuple[str, str], ...] = field(repr=False, default=())
-    """Some, as pairs of chip_id with the collection before it."""
+    """Pairs of names: collection and chip_id."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AuditReport:
-    """The outcome of `xchip.audit`. A console shows it as text, a notebook as tables; `to_json` gives a file's text.
+    """Result of `xchip.audit`. A console shows it as text, a notebook as tables.
 
     Examples
     --------
@@ -73,37 +89,37 @@ class AuditReport:
     """
 
     buffer_km: float
-    """Least distance that was asked for; touching chips are a leak with 0 too."""
+    """Required distance; chips that touch are a leak even with 0."""
     gap: str | None
-    """With one, only chips that are no further apart in time count as neighbours."""
+    """If set, only chips within this time of each other count as neighbours."""
     column: str
-    """The column that was looked at."""
-    splits: dict[str, dict[str, Any]]
-    """For each split: chips, places (different footprints), items, first and last date, mean of the columns of numbers, and
-    shares of the values of other columns, the most frequent ten."""
+    """The column of splits."""
+    splits: dict[str, SplitFacts]
+    """For each split: numbers of chips, places (distinct footprints) and items; first and last date; means of the columns of
+    numbers; shares of the ten most frequent values of other columns."""
     left_out: dict[str, int]
-    """Chips in no split, by what the column says of them."""
+    """Number of chips in no split, by the value of the column."""
     pairs: tuple[SplitPair, ...]
-    """Each two splits."""
+    """All pairs of splits."""
     duplicates: Duplicates
 
     @property
     def ok(self) -> bool:
-        """Whether no two splits have a leak."""
+        """Whether there is no leak."""
         return not self.duplicates.across and not any(pair.leaks for pair in self.pairs)
 
     @property
     def leaks(self) -> int:
-        """Chips that are too near to another split; one that is near to two counts twice."""
+        """Number of chips that are too near to another split; a chip near two splits counts twice."""
         return sum(pair.leaks for pair in self.pairs)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as plain values."""
         pairs = [asdict(pair) | {"overlap": pair.overlap} for pair in self.pairs]
         return {"ok": self.ok, "leaks": self.leaks} | asdict(self) | {"pairs": pairs}
 
     def to_json(self) -> str:
-        """Everything as JSON."""
+        """Return the report as JSON."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     def __str__(self) -> str:
@@ -122,43 +138,42 @@ class AuditReport:
         return accessor_html("xchip.AuditReport", [("result", self._verdict()), *self._notes()], tables=self._tables())
 
     def _verdict(self) -> str:
-        asked = f"{self.buffer_km:g} km" + (f" and {self.gap}" if self.gap else "")
+        distance = f"{self.buffer_km:g} km" + (f" and {self.gap}" if self.gap else "")
         if self.ok:
-            return f"ok: no two splits touch or are within {asked} of each other"
+            return f"ok: no two splits touch or are within {distance} of each other"
         more = "at least " if any(pair.stopped for pair in self.pairs) else ""
-        return f"LEAK: {more}{self.leaks:,} chips touch another split or are within {asked} of it"
+        return f"LEAK: {more}{self.leaks:,} chips touch another split or are within {distance} of it"
 
-    def _tables(self) -> Iterator[tuple[list[str], list[list[str]]]]:
-        """Header and rows of each table."""
+    def _tables(self) -> Iterator[Table]:
         if self.splits:
             yield self._balance()
         for column in dict.fromkeys(name for facts in self.splits.values() for name in facts["values"]):
             header, rows = self._shares(column)
-            if len(rows) > 1:  # else there is nothing to balance
+            if len(rows) > 1:  # a single value is balanced
                 yield header, rows
         if self.pairs:
             yield self._distances()
 
-    def _balance(self) -> tuple[list[str], list[list[str]]]:
+    def _balance(self) -> Table:
         means = list(dict.fromkeys(name for facts in self.splits.values() for name in facts["means"]))
         header = [self.column, "chips", "places", "items", "from", "to", *(name.removesuffix("_fraction") for name in means)]
         rows = [
             [
                 name,
-                *(f"{facts[key]:,}" for key in ("chips", "places", "items")),
-                *((facts[key] or "-")[:10] for key in ("from", "to")),
+                *(f"{count:,}" for count in (facts["chips"], facts["places"], facts["items"])),
+                *((date or "-")[:10] for date in (facts["from"], facts["to"])),
                 *(_mean(mean, facts["means"].get(mean)) for mean in means),
             ]
             for name, facts in self.splits.items()
         ]
         return header, rows
 
-    def _shares(self, column: str) -> tuple[list[str], list[list[str]]]:
+    def _shares(self, column: str) -> Table:
         shares = [facts["values"].get(column, {}) for facts in self.splits.values()]
-        values = dict.fromkeys(value for known in shares for value in known)
-        return [column, *self.splits], [[value, *(_share(known, value) for known in shares)] for value in values]
+        values = dict.fromkeys(value for split in shares for value in split)
+        return [column, *self.splits], [[value, *(_share(split, value) for split in shares)] for value in values]
 
-    def _distances(self) -> tuple[list[str], list[list[str]]]:
+    def _distances(self) -> Table:
         rows = [
             [
                 " - ".join(pair.splits),
@@ -173,12 +188,12 @@ class AuditReport:
     def _notes(self) -> Iterator[tuple[str, str]]:
         for pair in self.pairs:
             for near in pair.examples[:SHOWN] if pair.leaks else ():
-                one, other = (f"{chip} ({side})" for chip, side in zip(near.chips, pair.splits, strict=True))
-                yield "too near", f"{one} and {other} are {near.distance_km:.3f} km apart"
+                chips = (f"{chip} ({side})" for chip, side in zip(near.chips, pair.splits, strict=True))
+                yield "too near", f"{' and '.join(chips)} are {near.distance_km:.3f} km apart"
         if self.duplicates.chips:
             across = f", {self.duplicates.across:,} of them across splits" if self.duplicates.across else ""
             yield "duplicates", f"{self.duplicates.chips:,} chips repeat the place and time of another{across}"
-            yield from (("such as", f"{one} and {other}") for one, other in self.duplicates.examples[:SHOWN])
+            yield from (("such as", " and ".join(chips)) for chips in self.duplicates.examples[:SHOWN])
         if self.left_out:
             yield "in no split", ", ".join(f"{count:,} {name}" for name, count in self.left_out.items())
 
@@ -189,9 +204,9 @@ def _mean(column: str, value: float | None) -> str:
     return _percent(value) if column.endswith("_fraction") else f"{value:.3g}"
 
 
-def _share(known: dict[str, float], value: str) -> str:
-    """Of a value in a split, of which the most frequent are known."""
-    return "-" if value not in known and len(known) == MOST_VALUES else _percent(known.get(value, 0.0))
+def _share(shares: dict[str, float], value: str) -> str:
+    """Format the share of a value in a split: "-" if it is not among the most frequent values."""
+    return "-" if value not in shares and len(shares) == MOST_VALUES else _percent(shares.get(value, 0.0))
 
 
 def _percent(share: float) -> str:

@@ -1,45 +1,53 @@
-"""Chips and layers of polygons or points: which polygon a chip is in, how much of it, and how far it is from something."""
+"""`around` and `inside`: choose chips by a layer of points or polygons; overlay chips with polygons."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xchip.core.lonlat import polygonal
-from xchip.selection.inputs import chips_of, layer_shapes, lonlat, shapes_of
+from xchip.core.types import IndexLike
+from xchip.selection.inputs import Layer, chips_of, layer_shapes, shapes_of
 from xchip.selection.neighbours import Tree, empty, near
-from xchip.selection.sphere import Shapes, chord_of, spans
+from xchip.selection.sphere import chord_of, spans
 
 if TYPE_CHECKING:
     import geopandas
+    import shapely
 
     from xchip.io.storage import StorageOptions
 
 MOST_POINTS = 256
-"""Polygons with more points are cut in halves before chips are cut with them."""
+"""Polygons with more points are split before chips are intersected with them."""
 
 AOI_FRACTION = "aoi_fraction"
 
 
-def around(index: Any, points: Any, km: float, *, storage: StorageOptions | None = None) -> geopandas.GeoDataFrame:
-    """The chips near some places.
+def around(index: IndexLike, points: Layer, km: float, *, storage: StorageOptions | None = None) -> geopandas.GeoDataFrame:
+    """Choose the chips near points.
 
     Parameters
     ----------
     index
-        An index in any form: a path, a GeoDataFrame, a dask-geopandas frame (which is computed), a pyarrow Table.
+        An index in any form: a path, a GeoDataFrame, a dask-geopandas frame (it is computed), a pyarrow Table.
     points
-        A GeoDataFrame, a GeoSeries, or shapely shapes in longitude and latitude; lines and polygons do too.
+        A GeoDataFrame, a GeoSeries, or shapely shapes in longitude and latitude. Lines and polygons work too.
     km
-        A chip is kept if some part of it is within this distance of some point; 0 for chips that hold one.
+        Chips within this distance of a point are kept, measured from the chip's nearest part. 0 keeps the chips that contain a
+        point.
     storage
-        How a path is reached.
+        How to reach a path.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        The chips, in the order of the index.
 
     Raises
     ------
     ValueError
-        If ``km`` is negative, or ``points`` hold none.
+        If ``km`` is negative, or ``points`` is empty.
 
     Examples
     --------
@@ -51,18 +59,18 @@ def around(index: Any, points: Any, km: float, *, storage: StorageOptions | None
     if not km >= 0:
         raise ValueError(f"km is a distance of 0 or more, got {km!r}")
     frame = chips_of(index, storage=storage)
-    places = layer_shapes(points, "points")
+    shapes = layer_shapes(points, "points")
     geometry = shapes_of(frame)
-    known = np.flatnonzero(~empty(geometry))
-    found = np.zeros(len(frame), bool)
-    found[known] = near(_tree(geometry[known]), _tree(places), chord_of(km))
-    return frame[found]
+    placed = np.flatnonzero(~empty(geometry))
+    keep = np.zeros(len(frame), bool)
+    keep[placed] = near(Tree.of(geometry[placed]), Tree.of(shapes), chord_of(km))
+    return frame[keep]
 
 
 def inside(
-    index: Any, polygons: Any, min_fraction: float = 0.0, *, storage: StorageOptions | None = None
+    index: IndexLike, polygons: Layer, min_fraction: float = 0.0, *, storage: StorageOptions | None = None
 ) -> geopandas.GeoDataFrame:
-    """The chips in an area, with the part of each that the area covers.
+    """Choose the chips in an area, with the fraction of each chip that the area covers.
 
     Parameters
     ----------
@@ -72,19 +80,19 @@ def inside(
         The area: a GeoDataFrame, a GeoSeries or shapely polygons in longitude and latitude, cut at the antimeridian. They may
         overlap each other.
     min_fraction
-        A chip is kept if at least this part of it is in the area, and some of it is: 1 for chips wholly inside.
+        Chips are kept if they intersect the area and at least this fraction of them is inside: 1 for chips entirely inside.
     storage
-        How a path is reached.
+        How to reach a path.
 
     Returns
     -------
     geopandas.GeoDataFrame
-        The chips in their order, with a column ``aoi_fraction``: float64 in [0, 1].
+        The chips, in the order of the index, with a column ``aoi_fraction``: float64 in [0, 1].
 
     Raises
     ------
     ValueError
-        If ``min_fraction`` is not in [0, 1], or there is no polygon.
+        If ``min_fraction`` is not in [0, 1], or ``polygons`` is empty.
 
     Examples
     --------
@@ -98,11 +106,11 @@ def inside(
         raise ValueError(f"min_fraction is a fraction from 0 to 1, got {min_fraction!r}")
     frame = chips_of(index, storage=storage)
     frame[AOI_FRACTION] = coverage(shapes_of(frame), polygons)
-    return frame[(frame[AOI_FRACTION] >= max(min_fraction, 0)) & (frame[AOI_FRACTION] > 0)]
+    return frame[(frame[AOI_FRACTION] >= min_fraction) & (frame[AOI_FRACTION] > 0)]
 
 
-def coverage(geometry: np.ndarray, polygons: Any) -> np.ndarray:
-    """The part of each shape that polygons cover, by area on the Earth: float64 (n,) in [0, 1]; 0 for empty shapes.
+def coverage(geometry: np.ndarray, polygons: Layer) -> np.ndarray:
+    """Return the fraction of each shape that polygons cover, by area on the Earth: float64 (n,) in [0, 1]; 0 for empty shapes.
 
     Examples
     --------
@@ -117,27 +125,28 @@ def coverage(geometry: np.ndarray, polygons: Any) -> np.ndarray:
     tree = shapely.STRtree(pieces)
     chip, piece = tree.query(geometry, predicate="intersects")
     within = np.zeros(len(geometry), bool)
-    whole, _ = tree.query(geometry, predicate="covered_by")
-    within[whole] = True
+    within[tree.query(geometry, predicate="covered_by")[0]] = True
     cut = ~within[chip]
-    common = shapely.intersection(geometry[chip[cut]], pieces[piece[cut]])
-    covered = np.bincount(chip[cut], areas(common), len(geometry))
-    some = np.unique(chip[cut])
+    chip, piece = chip[cut], piece[cut]
+    covered = np.bincount(chip, areas(shapely.intersection(geometry[chip], pieces[piece])), len(geometry))
+    partial = np.unique(chip)
     fraction = within.astype(float)
-    fraction[some] = np.clip(covered[some] / areas(geometry[some]), 0, 1)
+    fraction[partial] = np.clip(covered[partial] / areas(geometry[partial]), 0, 1)
     return fraction
 
 
 def areas(geometry: np.ndarray) -> np.ndarray:
-    """Areas on the unit sphere, of shapes in degrees: longitude times the sine of the latitude keeps areas."""
+    """Return areas on the unit sphere, of shapes in degrees."""
     import shapely
+
+    # Longitude and the sine of latitude are the coordinates of an equal-area projection.
 
     flat = shapely.transform(geometry, lambda points: np.stack([np.radians(points[:, 0]), np.sin(np.radians(points[:, 1]))], 1))
     return np.asarray(shapely.area(flat))
 
 
-def _pieces(part: Any) -> list[Any]:
-    """A polygon in pieces of few points: a chip is then cut with what is near it, and not with a whole coast."""
+def _pieces(part: shapely.Geometry) -> list[shapely.Geometry]:
+    """Split a polygon into pieces of few points, so that a chip is intersected with nearby pieces, not with a whole coast."""
     import shapely
 
     if shapely.get_num_coordinates(part) <= MOST_POINTS:
@@ -157,17 +166,13 @@ def _pieces(part: Any) -> list[Any]:
     ]
 
 
-def polygon_at_centre(geometry: np.ndarray, layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(chip, polygon) positions of all polygons that hold the centre of a chip: int64 (pairs,) each, by chip."""
+def polygon_at_centre(geometry: np.ndarray, layer: geopandas.GeoDataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return (chip, polygon) positions of all polygons that contain the centre of a chip: int64 (pairs,) each, sorted by chip."""
     import shapely
 
     west, south, east, north = spans(geometry)
     lon = (west + east) / 2
     points = shapely.points(np.where(lon > 180, lon - 360, lon), (south + north) / 2)
-    chip, polygon = shapely.STRtree(lonlat(layer).geometry.to_numpy()).query(points, predicate="intersects")
+    chip, polygon = shapely.STRtree(shapes_of(layer)).query(points, predicate="intersects")
     order = np.lexsort((polygon, chip))
     return chip[order], polygon[order]
-
-
-def _tree(geometry: np.ndarray) -> Tree:
-    return Tree.of(geometry, Shapes.of(geometry))

@@ -1,10 +1,10 @@
-"""Places: windows of pixels that several scenes share, known by CRS, resolution, size and edges."""
+"""Places: windows of pixels that several scenes share, identified by CRS, resolution, size and edges."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,51 +13,45 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HUNDREDTHS = 100
-"""Edges are compared in hundredths of a pixel, as `xchip.core.lattice.LATTICE_TOLERANCE` has it."""
+"""Edges are compared in hundredths of a pixel, like `xchip.core.lattice.LATTICE_TOLERANCE`."""
 SAME_RESOLUTION = 1e-6
-"""Resolutions that differ by less than this part are one: over a scene their pixels drift apart by a hundredth."""
+"""Resolutions with a smaller relative difference count as equal: across a scene their pixels drift apart by a hundredth."""
 
 _EDGES = ("proj_left", "proj_bottom", "proj_right", "proj_top")
 COLUMNS = ("proj_code", *_EDGES, "width", "height", "chip_index_x", "chip_index_y", "col_off", "row_off", "item_id")
-"""What places are told by."""
+"""Columns that identify a place."""
 
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The place of each chip. Chips of one place have the same pixels, whatever scene they are of."""
+    """The place of each chip. Chips of a place have the same pixels, in any scene."""
 
     number: np.ndarray
-    """int64 (chips,): from 0, by CRS, resolution and size, then from north to south, then from west to east."""
+    """int64 (chips,): from 0, sorted by CRS, resolution and size, then from north to south, then from west to east."""
     lattice: np.ndarray
-    """int64 (chips,): which of ``labels``."""
+    """int64 (chips,): position in ``labels``."""
     labels: tuple[str, ...]
-    """CRS, resolution and size, as the beginning of an id."""
+    """CRS, resolution and size: the beginning of an id."""
     y: np.ndarray
     """int64 (chips,): upper edge, in hundredths of a pixel, downwards from the CRS's origin."""
     x: np.ndarray
     """int64 (chips,): left edge, to the right."""
 
     def ids(self, rows: np.ndarray) -> pa.Array:
-        """Ids of the places of some chips: ``CRS/resolution/HEIGHTxWIDTH/x/y``, the upper left corner being counted in pixels."""
+        """Return ids of the places of ``rows``: ``CRS/resolution/HEIGHTxWIDTH/x/y`` with the upper left corner in pixels."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         text = pa.large_string()
         _, first, code = np.unique(self.number[rows], return_index=True, return_inverse=True)
-        one = rows[first]
-        corner = [pa.array(axis[one] / HUNDREDTHS).cast(text) for axis in (self.x, self.y)]
-        label = pa.array(self.labels, text).take(pa.array(self.lattice[one]))
+        chip = rows[first]
+        corner = [pa.array(axis[chip] / HUNDREDTHS).cast(text) for axis in (self.x, self.y)]
+        label = pa.array(self.labels, text).take(pa.array(self.lattice[chip]))
         return pc.binary_join_element_wise(label, *corner, pa.scalar("/", text)).take(pa.array(code))
 
 
 def places_of(frame: pd.DataFrame) -> Places:
-    """The place of each chip of an index.
-
-    Raises
-    ------
-    ValueError
-        If a chip has no CRS or edges; or if chips of two items overlap, though their grids have nothing in common.
-    """
+    """Return the place of each chip; raise a ValueError if CRS or edges are unknown, or overlapping grids are not aligned."""
     import pandas as pd
 
     crs, codes = pd.factorize(frame["proj_code"], sort=True)
@@ -66,8 +60,8 @@ def places_of(frame: pd.DataFrame) -> Places:
     if unknown.any():
         raise ValueError(
             f"{int(unknown.sum()):,} chips have no proj_code or edges, such as those of item "
-            f"{frame['item_id'].iloc[int(unknown.argmax())]!r}, so nothing says which are of one place; index the items "
-            "with xchip.index_items or xchip.build_index"
+            f"{frame['item_id'].iloc[int(unknown.argmax())]!r}, so their places are unknown; index the items with "
+            "xchip.index_items or xchip.build_index"
         )
     width, height = frame["width"].to_numpy(np.int64), frame["height"].to_numpy(np.int64)
     res_x, res_y = _resolutions((right - left) / width), _resolutions((top - bottom) / height)
@@ -77,26 +71,26 @@ def places_of(frame: pd.DataFrame) -> Places:
     _, first = np.unique(lattice, return_index=True)
     labels = tuple(_label(str(codes[code]), *rest) for code, *rest in keys.iloc[first].itertuples(index=False))
     number = _numbered(pd.DataFrame({"lattice": lattice, "y": y, "x": x}))
-    found = Places(number, lattice, labels, y, x)
-    _check(frame, found)
-    return found
+    places = Places(number, lattice, labels, y, x)
+    _check_aligned(frame, places)
+    return places
 
 
 def _numbered(keys: pd.DataFrame) -> np.ndarray:
-    """Number of each row's values, in their order."""
+    """Number the distinct rows in sorted order; return the number of each row."""
     return keys.groupby(list(keys.columns), sort=True).ngroup().to_numpy(np.int64)
 
 
 def _resolutions(values: np.ndarray) -> np.ndarray:
-    """``values``, those that are nearly the same made the same."""
-    # Edges are rounded to a millionth of a pixel, so resolutions are right to some nine digits.
-    known, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if not len(known):
+    """Replace nearly equal values by the most frequent of them."""
+    # Edges are rounded to a millionth of a pixel, so resolutions are correct to about nine digits.
+    distinct, code, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if not len(distinct):
         return values
-    cluster = np.append(0, np.cumsum(np.diff(known) > SAME_RESOLUTION * known[1:]))
+    cluster = np.append(0, np.cumsum(np.diff(distinct) > SAME_RESOLUTION * distinct[1:]))
     order = np.lexsort((-counts, cluster))
-    usual = known[order[np.searchsorted(cluster, np.arange(cluster[-1] + 1))]]
-    return np.array([float(f"{value:.9g}") for value in usual])[cluster][which]
+    usual = distinct[order[np.searchsorted(cluster, np.arange(cluster[-1] + 1))]]
+    return np.array([float(f"{value:.9g}") for value in usual])[cluster][code]
 
 
 def _label(crs: str, res_y: float, res_x: float, height: int, width: int) -> str:
@@ -106,48 +100,41 @@ def _label(crs: str, res_y: float, res_x: float, height: int, width: int) -> str
     return f"{name}/{resolution}/{height}x{width}"
 
 
-def _check(frame: pd.DataFrame, places: Places) -> None:
-    """Refuse chips that overlap and can never coincide, as grids that begin at each scene's corner have them."""
+def _check_aligned(frame: pd.DataFrame, places: Places) -> None:
+    """Raise if chips overlap but can never coincide, because their grids begin at the corner of each scene."""
     import pandas as pd
 
-    phase = pd.DataFrame({"lattice": places.lattice, "y": places.y % HUNDREDTHS, "x": places.x % HUNDREDTHS})
-    group = _numbered(phase)
-    shift_x = _shifts(group, places.x // HUNDREDTHS, frame["chip_index_x"], frame["col_off"], frame["width"])
-    shift_y = _shifts(group, places.y // HUNDREDTHS, frame["chip_index_y"], frame["row_off"], frame["height"])
+    index_x, index_y, col_off, row_off, width, height = (
+        frame[name].to_numpy(np.int64) for name in ("chip_index_x", "chip_index_y", "col_off", "row_off", "width", "height")
+    )
+    group = _numbered(pd.DataFrame({"lattice": places.lattice, "y": places.y % HUNDREDTHS, "x": places.x % HUNDREDTHS}))
+    x, y = places.x // HUNDREDTHS, places.y // HUNDREDTHS
+    shift_x, shift_y = _shifts(group, x, index_x, col_off, width), _shifts(group, y, index_y, row_off, height)
     if not (shift_x.any() or shift_y.any()):
         return
-    # Of two chips whose centres lie in one cell of their size, each holds the other's centre.
-    cell = _numbered(
-        pd.DataFrame(
-            {
-                "group": group,
-                "y": (places.y // HUNDREDTHS * 2 + frame["height"].to_numpy(np.int64))
-                // (2 * frame["height"].to_numpy(np.int64)),
-                "x": (places.x // HUNDREDTHS * 2 + frame["width"].to_numpy(np.int64)) // (2 * frame["width"].to_numpy(np.int64)),
-            }
-        )
-    )
+    # If the centres of two chips lie in the same cell of their size, each chip contains the centre of the other.
+    cells = {"group": group, "y": (2 * y + height) // (2 * height), "x": (2 * x + width) // (2 * width)}
+    cell = _numbered(pd.DataFrame(cells))
     order = np.lexsort((shift_x, shift_y, cell))
     differ = np.diff(shift_x[order]).astype(bool) | np.diff(shift_y[order]).astype(bool)
     clash = np.flatnonzero(differ & (np.diff(cell[order]) == 0))
     if clash.size:
-        one, other = (frame.iloc[int(order[clash[0] + step])] for step in (0, 1))
+        first, second = (frame.iloc[int(order[clash[0] + step])] for step in (0, 1))
         raise ValueError(
-            f"chips of items {one['item_id']!r} and {other['item_id']!r} overlap without being the same pixels (their upper left "
-            f"corners are x {one['proj_left']:.10g}, y {one['proj_top']:.10g} and x {other['proj_left']:.10g}, y "
-            f"{other['proj_top']:.10g}, in {one['proj_code']}): each grid begins at its scene's corner, so one place never comes "
-            'twice; index the items with anchor="crs" (xchip index --anchor crs), whose cells all scenes of a CRS share'
+            f"chips of items {first['item_id']!r} and {second['item_id']!r} overlap without being the same pixels (their upper "
+            f"left corners are x {first['proj_left']:.10g}, y {first['proj_top']:.10g} and x {second['proj_left']:.10g}, y "
+            f"{second['proj_top']:.10g}, in {first['proj_code']}): each grid begins at the corner of its scene, so places never "
+            'repeat; index the items with anchor="crs" (xchip index --anchor crs), so that all scenes of a CRS share their cells'
         )
 
 
-def _shifts(group: np.ndarray, start: np.ndarray, index: Any, offset: Any, size: Any) -> np.ndarray:
-    """How far each chip's grid is from that of others, along one axis: 0 where all of a group have one; int64 (chips,).
+def _shifts(group: np.ndarray, start: np.ndarray, index: np.ndarray, offset: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the shift of each chip's grid along an axis: int64 (chips,), 0 if all chips of the group share a grid.
 
-    A chip of ``anchor="crs"`` starts at index x stride, and one of ``anchor="origin"`` at that and where its scene begins.
+    With ``anchor="crs"`` a chip starts at index x stride; with ``anchor="origin"`` the start of its scene is added.
     """
     import pandas as pd
 
-    index, offset = index.to_numpy(np.int64), offset.to_numpy(np.int64)
     counted = index != 0
     divisor = np.where(counted, index, 1)
     facts = pd.DataFrame(
@@ -157,13 +144,13 @@ def _shifts(group: np.ndarray, start: np.ndarray, index: Any, offset: Any, size:
             "crs": np.where(counted, start // divisor, np.nan),
             "origin": np.where(index > 0, offset / divisor, np.nan),
             "counted": counted,
-            "size": size.to_numpy(np.int64),
+            "size": size,
         }
     ).groupby("group", sort=True)
     crs = facts["crs"]
     shared = facts["whole"].all().to_numpy() & ~(crs.max().to_numpy() > crs.min().to_numpy())
     stride = facts["origin"].max().to_numpy()
-    # Where all chips are the first of their scenes, nothing tells the stride.
+    # If all chips are the first of their scenes, the stride is unknown: take the size.
     stride = np.where(facts["counted"].any().to_numpy(), stride, facts["size"].first().to_numpy())
     shared |= ~(stride >= 1) | (stride % 1 != 0)
     whole = np.where(shared, 1, stride).astype(np.int64)

@@ -75,7 +75,7 @@ def build_index(
         As for `xchip.index_items`. A long iterator is consumed step by step.
     path
         Root of the archive: a local folder, or a URL that fsspec opens. An existing archive is continued.
-    size, sensor, quality, stride, edge, anchor, max_nodata, max_cloud and other limits
+    size, sensor, quality, stride, edge, anchor, max_nodata, max_defective, max_cloud, max_shadow, max_snow, max_water, min_clear
         As for `xchip.index_items`. All runs of an archive must use the same values.
     storage
         Storage options of the archive.
