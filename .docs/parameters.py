@@ -19,7 +19,7 @@ from xchip.chips.train.torch_samples import samples_of
 from xchip.export.exports import BUFFER
 
 SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
-OTHERS = re.compile(r"^((?:\w+, )*\w+) and other \w+$", re.MULTILINE)
+OTHERS = re.compile(r"^(?P<names>(?:\w+, )*\w+)?(?: and other |, \*\*|^\*\*)\w+$", re.MULTILINE)
 
 DEFAULTS = {
     parameter.name: parameter.default
@@ -93,11 +93,12 @@ def fields(options: griffe.Class) -> Iterator[griffe.Attribute]:
 def each_by_itself(docstring: str, parameters: list[str], options: list[str]) -> str:
     """A docstring in which names that share a description have it each.
 
-    "size, stride and other limits" names all ``options`` that have no description of their own.
+    "size, stride and other limits" and "size, stride, **limits" name all ``options`` that have no description of their own.
     """
-    lines = re.findall(r"^((?:\*{0,2}\w+, )*\*{0,2}\w+)(?: and other \w+)?$", docstring, re.MULTILINE)
-    others = [name for name in options if name not in ", ".join(lines).split(", ")]
-    docstring = OTHERS.sub(lambda match: ", ".join([match[1], *others]), docstring)
+    if options:
+        lines = re.findall(r"^((?:\*{0,2}\w+, )*\*{0,2}\w+)(?: and other \w+)?$", docstring, re.MULTILINE)
+        others = [name for name in options if name not in ", ".join(lines).split(", ")]
+        docstring = OTHERS.sub(lambda match: ", ".join([*filter(None, [match["names"]]), *others]), docstring)
 
     def apart(match: re.Match[str]) -> str:
         names, text = match[1].split(", "), match[2]
