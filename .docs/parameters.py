@@ -1,15 +1,15 @@
-"""Extensions of griffe, which reads signatures and docstrings.
+"""Parameters of the reference, each by itself: an extension of griffe, which reads signatures and docstrings.
 
-Of ``size, stride, edge`` in one line griffe takes the type and the default of ``size`` for all three: each gets the description
-by itself. ``**options: Unpack[GridOptions]`` stands for the keywords of that TypedDict: they join the parameters.
+- ``**options: Unpack[SomeOptions]`` of a signature becomes the keywords of the TypedDict.
+- Names that share a description, as in ``size, stride, edge``, have it each. Griffe gives them all the type and the default of
+  the first.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import typing
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -19,31 +19,7 @@ from xchip.chips.train.torch_samples import samples_of
 from xchip.export.exports import BUFFER
 
 SHARED = re.compile(r"^((?:\*{0,2}\w+, )+\*{0,2}\w+)\n((?:(?: {4}.*|[ ]*)(?:\n|\Z))+)", re.MULTILINE)
-
-
-class EachByItself(griffe.Extension):
-    """Write out keywords of TypedDicts, and repeat a description that parameters share for each of them."""
-
-    def on_package(self, *, pkg: griffe.Module, **rest: Any) -> None:
-        for value in members(pkg):
-            if value.is_function:
-                unpack(value)
-            if value.docstring is not None:
-                value.docstring.value = each_by_itself(value.docstring.value, {one.name for one in value.parameters})
-
-
-def members(owner: Any) -> list[Any]:
-    """All functions and classes of a package, those within others too."""
-    found = []
-    for value in owner.members.values():
-        if value.is_alias:
-            continue
-        if value.is_function or value.is_class:
-            found.append(value)
-        if value.is_module or value.is_class:
-            found += members(value)
-    return found
-
+OTHERS = re.compile(r"^(?P<names>(?:\w+, )*\w+)?(?: and other |, \*\*|^\*\*)\w+$", re.MULTILINE)
 
 DEFAULTS = {
     parameter.name: parameter.default
@@ -59,36 +35,70 @@ DEFAULTS = {
     "part": (0, 1),
     "buffer": BUFFER,
 }
-"""Defaults of keywords that TypedDicts name."""
-UNPACKED = re.compile(r"Unpack\[(\w+)\]")
+"""Defaults of keywords that TypedDicts name; None if absent."""
 
 
-def unpack(function: griffe.Function) -> None:
-    """Put the keywords of a TypedDict into the signature, where ``**options`` stands for them."""
-    for parameter in list(function.parameters):
-        name = UNPACKED.fullmatch(str(parameter.annotation))
-        if parameter.kind is not griffe.ParameterKind.var_keyword or name is None:
+class EachByItself(griffe.Extension):
+    """Expands options in signatures, and repeats a description that parameters share for each of them."""
+
+    def on_package(self, *, pkg: griffe.Module, **rest: Any) -> None:
+        for value in members(pkg):
+            if value.docstring is not None:
+                function = value if value.is_function else value.members.get("__init__")  # a class describes what makes it
+                options = expanded(function) if isinstance(function, griffe.Function) else []
+                names = [parameter.name for parameter in value.parameters]
+                value.docstring.value = each_by_itself(value.docstring.value, names, options)
+
+
+def members(owner: Any) -> list[Any]:
+    """All functions and classes of a package, those within others too."""
+    found = []
+    for value in owner.members.values():
+        if value.is_alias:
             continue
-        home = importlib.import_module(function.module.path)
-        kind = getattr(home, name[1])
-        position = [one.name for one in function.parameters].index(parameter.name)
+        if value.is_function or value.is_class:
+            found.append(value)
+        if value.is_module or value.is_class:
+            found += members(value)
+    return found
+
+
+def expanded(function: griffe.Function) -> list[str]:
+    """Put the keywords of ``**options: Unpack[SomeOptions]`` in place of the options; the names of the keywords."""
+    for parameter in list(function.parameters):
+        annotation = parameter.annotation
+        if not (isinstance(annotation, griffe.ExprSubscript) and annotation.canonical_path.endswith(".Unpack")):
+            continue
         keywords = [
-            griffe.Parameter(
-                key, annotation=text_of(value), kind=griffe.ParameterKind.keyword_only, default=repr(DEFAULTS.get(key))
-            )
-            for key, value in kind.__annotations__.items()
-            if key not in function.parameters
+            keyword
+            for keyword in fields(function.modules_collection[annotation.slice.canonical_path])
+            if keyword.name not in function.parameters
         ]
-        function.parameters._params[position : position + 1] = keywords
+        del function.parameters[parameter.name]
+        for keyword in keywords:
+            kind, default = griffe.ParameterKind.keyword_only, repr(DEFAULTS.get(keyword.name))
+            function.parameters.add(griffe.Parameter(keyword.name, annotation=keyword.annotation, kind=kind, default=default))
+        return [keyword.name for keyword in keywords]
+    return []
 
 
-def text_of(annotation: Any) -> str:
-    """An annotation of a TypedDict as it is written."""
-    return annotation.__forward_arg__ if isinstance(annotation, typing.ForwardRef) else str(annotation)
+def fields(options: griffe.Class) -> Iterator[griffe.Attribute]:
+    """The fields of a TypedDict, those of its bases first."""
+    for base in options.bases:
+        if isinstance(base, griffe.Expr) and base.canonical_path in options.modules_collection:
+            yield from fields(options.modules_collection[base.canonical_path])
+    yield from options.attributes.values()
 
 
-def each_by_itself(docstring: str, parameters: set[str]) -> str:
-    """A docstring in which names that share a description have it each."""
+def each_by_itself(docstring: str, parameters: list[str], options: list[str]) -> str:
+    """A docstring in which names that share a description have it each.
+
+    "size, stride and other limits" and "size, stride, **limits" name all ``options`` that have no description of their own.
+    """
+    if options:
+        lines = re.findall(r"^((?:\*{0,2}\w+, )*\*{0,2}\w+)(?: and other \w+)?$", docstring, re.MULTILINE)
+        others = [name for name in options if name not in ", ".join(lines).split(", ")]
+        docstring = OTHERS.sub(lambda match: ", ".join([*filter(None, [match["names"]]), *others]), docstring)
 
     def apart(match: re.Match[str]) -> str:
         names, text = match[1].split(", "), match[2]

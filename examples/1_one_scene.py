@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Index one scene
 #
-# From one STAC item to a table of its chips, and from the table to pixels. Change the first two lines for a scene of your own;
-# as they stand, they make a synthetic one, and nothing is downloaded.
+# From one STAC item to a table of its chips, and from the table to pixels. The first two lines make a synthetic scene and
+# download nothing; change them to use your own.
 
 # %%
 from xchip.testing import write_scene
@@ -11,7 +11,7 @@ item = write_scene("xchip-demo/one-scene", shape=(2048, 2048))  # or the path or
 folder = "xchip-demo/one-scene"  # where results go
 
 # %% [markdown]
-# **The index.** One row a chip of 256 x 256 pixels. It is lazy; writing it reads the scene's quality band, and no image.
+# **Index.** One row for each chip of 256 x 256 pixels. The index is lazy; writing it reads only the quality band of the scene.
 
 # %%
 import xchip
@@ -21,14 +21,15 @@ rows = xchip.read_index(path)
 print(rows[["chip_id", "nodata_fraction", "cloud_fraction", "water_fraction"]].round(3).to_string(max_rows=8))
 
 # %% [markdown]
-# **A choice.** The index is a table: any condition will do.
+# **Choose.** The index is a GeoDataFrame; filter it with pandas.
 
 # %%
 clear = rows[(rows.nodata_fraction == 0) & (rows.cloud_fraction < 0.1)]
 print(f"{len(clear)} of {len(rows)} chips are complete and have less than 10 % cloud")
 
 # %% [markdown]
-# **Pixels.** The chosen rows as one lazy Dataset: dims (chip, y, x), a variable a band. Only the chips that you use are read.
+# **Read pixels.** The chosen rows become one lazy Dataset with dims (chip, y, x) and a variable for each band. Only the chips
+# that you use are read.
 
 # %%
 chips = xchip.open_chips(clear, ["red", "nir"])
@@ -38,7 +39,7 @@ greenest = greenness.isel(chip=greenness.argmax("chip"))
 print(f"the greenest chip is {greenest.chip_id.item()}, mean NDVI {greenest.item():.2f}")
 
 # %% [markdown]
-# **Pictures.** A map of the index and a sheet of chips; they need `pip install 'xchip[plot]'`.
+# **Draw.** A map of the index and a sheet of chips. Pictures need `pip install 'xchip[plot]'`.
 
 # %%
 try:

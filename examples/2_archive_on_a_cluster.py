@@ -1,18 +1,18 @@
 # %% [markdown]
 # # An archive on a cluster
 #
-# Many scenes become an archive: each item's JSON, its part of the index, and a ledger of what is done. An item is one task of
-# a Dask cluster. Here one scene is damaged, and mended later: to run again is to go on.
+# Many scenes become an archive: the JSON of each item, its part of the index, and a ledger of what is done. Each item is one task
+# of a Dask cluster. Here one scene is damaged and repaired later, to show how a second run resumes.
 
 # %%
 from xchip.testing import write_scene
 
-if __name__ == "__main__":  # Dask's workers import this file anew; they shall not run it
+if __name__ == "__main__":  # Dask's workers import this file, and must not run it
     items = [write_scene("xchip-demo/cluster/scenes", item_id=f"synthetic-{n}", seed=n, shape=(512, 512)) for n in range(6)]
     archive = "xchip-demo/cluster/archive"  # or s3://bucket/archive; items may be a search, an iterator, a stac-geoparquet file
 
 # %% [markdown]
-# **A scene that can't be read**: its quality band ends too early. With live data leave this cell out.
+# **Damage a scene**: its quality band ends too early. Leave this cell out for live data.
 
 # %%
 from pathlib import Path
@@ -23,8 +23,8 @@ if __name__ == "__main__":
     damaged.write_bytes(whole[: len(whole) // 2])
 
 # %% [markdown]
-# **A cluster of two processes.** `local_cluster` sets their memory so that rasters are read fast. With a cluster elsewhere,
-# connect your own `distributed.Client`, or pass `client="tcp://host:8786"`.
+# **Build the archive** on a cluster of two processes. `local_cluster` sets their memory so that rasters are read fast. To use
+# another cluster, connect a `distributed.Client`, or pass `client="tcp://host:8786"`.
 
 # %%
 from xchip import build_index, read_index
@@ -35,14 +35,14 @@ if __name__ == "__main__":
         print(build_index(items, archive, 128, client=client, attempts=2, progress=False))
 
 # %% [markdown]
-# **The file is mended.** Leave this out as well.
+# **Repair the file.** Leave this cell out too.
 
 # %%
 if __name__ == "__main__":
     damaged.write_bytes(whole)
 
 # %% [markdown]
-# **Again.** What is done is skipped; what failed, is missing or has changed is done.
+# **Run again.** Finished items are skipped; failed, missing and changed ones are done.
 
 # %%
 if __name__ == "__main__":
@@ -50,7 +50,7 @@ if __name__ == "__main__":
         print(build_index(items, archive, 128, client=client, attempts=2, progress=False))
 
 # %% [markdown]
-# **The archive as one table.** Only the files and row groups that can hold rows of the answer are read.
+# **Query the archive.** Only the files and row groups that can hold rows of the answer are read.
 
 # %%
 if __name__ == "__main__":

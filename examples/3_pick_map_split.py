@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Pick, map and split
 #
-# An index is a table, so chips are chosen by what is known of their place and their pixels, before any image is read. Then
-# they are divided for training and testing so that neighbours do not end up on both sides.
+# An index is a table, so you can choose chips by place and quality before any image is read. Then split them for training and
+# testing so that neighbours do not end up on both sides.
 
 # %%
 from xchip.testing import write_scene
@@ -20,7 +20,7 @@ import xchip
 path = xchip.write_index(xchip.index_items(items, size=128), f"{folder}/index.parquet")
 
 # %% [markdown]
-# **By quality and by place.** Limits go down to the file, which reads only what can match. An area comes from any layer.
+# **Choose by quality and place.** Filters skip the parts of the file that can't match. An area may come from any layer.
 
 # %%
 rows = xchip.read_index(path, filters=[("nodata_fraction", "==", 0), ("cloud_fraction", "<", 0.2)])
@@ -29,22 +29,22 @@ area = geopandas.GeoSeries([shapely.box(west, south, (west + east) / 2, north)],
 print(f"{len(rows)} chips are nearly clear, {rows.intersects(area.union_all()).sum()} of them lie in the western half")
 
 # %% [markdown]
-# **The best day of each place.** All scenes share one grid, so a position is a place.
+# **Keep the best day of each place.** All scenes share one grid, so a position in the grid is a place.
 
 # %%
 best = rows.sort_values("clear_fraction").drop_duplicates(["chip_index_x", "chip_index_y"], keep="last")
 print(best.item_id.value_counts().sort_index().to_string())
 
 # %% [markdown]
-# **A sample** of them, the same for the same seed, with as many chips of each day.
+# **Draw a sample** with the same number of chips of each day. The same seed draws the same sample.
 
 # %%
 few = xchip.sample(best, 60, by="item_id", balanced=True, seed=1)
 print(few.item_id.value_counts().sort_index().to_string())
 
 # %% [markdown]
-# **Training, validation, test.** Whole blocks of land are drawn; chips within `buffer_km` of another split are set aside.
-# `audit` measures the distances instead of believing it. Real archives are larger: leave `block_km` at 50.
+# **Split** into training, validation and test. `split` draws whole blocks of land, and sets chips within `buffer_km` of
+# another split aside. `audit` measures the distances. Real archives are larger: leave `block_km` at 50.
 
 # %%
 parts = xchip.split(best, {"train": 0.7, "val": 0.15, "test": 0.15}, block_km=5, buffer_km=0.2, seed=3)
@@ -54,7 +54,7 @@ print(report)
 assert report.ok
 
 # %% [markdown]
-# **Maps**: what is chosen, and which side it is on.
+# **Draw maps** of the chosen chips and of their splits.
 
 # %%
 xchip.write_index(parts, f"{folder}/parts.parquet")

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Train a model, and put its predictions on the map
 #
-# A small network learns to tell land, water, cloud, shadow and snow from four bands. Its teacher is the scene classification,
-# which says what each pixel is. It is judged on a scene that it has never seen, and draws a map of it. A minute on two cores.
+# A small network learns to tell land, water, cloud, shadow and snow from four bands. It learns from the scene classification,
+# which has a class for each pixel. It is tested on a scene that it has never seen, and maps it. This takes a minute on two
+# cores.
 #
 # It needs `pip install 'xchip[torch,plot]'`.
 
@@ -26,7 +27,7 @@ items = [  # paths or URLs of items of Sentinel-2 L2A, or a list of what xchip.s
 folder = "xchip-demo/train"
 
 # %% [markdown]
-# **Chips.** Complete ones, of all scenes but the last.
+# **Choose chips**: complete ones, from all scenes but the last.
 
 # %%
 import xchip
@@ -39,8 +40,8 @@ training = rows[rows.item_id != unseen]
 print(f"{len(training)} chips of {training.item_id.nunique()} scenes to learn from; {unseen} is for the test")
 
 # %% [markdown]
-# **Batches.** A sample is what `transform` makes of it: four bands as reflectance, and the class of each pixel. The rule of
-# the product turns its codes into xchip's classes.
+# **Read batches.** `transform` makes samples of them: four bands as reflectance, and the class of each pixel. The quality rule
+# of the product turns its codes into xchip's classes.
 
 # %%
 import numpy as np
@@ -68,7 +69,8 @@ dataset = IterableChipDataset(training, [*BANDS, "scl"], batch_size=16, keys="to
 loader = DataLoader(dataset, batch_size=None)
 
 # %% [markdown]
-# **The model**: a small U-Net. The classification has pixels of 20 m, so it works at 20 m, and repeats its answer to 10 m.
+# **Train the model**, a small U-Net. The classification has pixels of 20 m, so the model works at 20 m and repeats its output
+# to 10 m.
 
 # %%
 torch.manual_seed(0)
@@ -116,8 +118,9 @@ for epoch in range(EPOCHS):
     print(f"epoch {epoch + 1}: mean loss {np.mean(losses):.3f}")
 
 # %% [markdown]
-# **The map.** `ds.chips.map` cuts the unseen scene into chips that overlap, asks the model, and puts the answers back: weights
-# fade towards the border of each chip, so that there are no seams. It is lazy, and memory does not grow with the scene.
+# **Map the unseen scene.** `ds.chips.map` cuts the scene into overlapping chips, calls the model, and stitches its
+# predictions. Weights fade towards the border of each chip, so that there are no seams. The map is lazy, and memory does not
+# grow with the scene.
 
 # %%
 model.eval()
@@ -132,8 +135,8 @@ probability = scene.chips.map(predict, 128, stride=96, bands=BANDS, overlap="tap
 found = probability.argmax("class").astype("uint8").compute()
 
 # %% [markdown]
-# **How good is it?** Of all pixels of the unseen scene that have data, against always saying the most frequent class.
-# Intersection over union tells more where classes are rare.
+# **Measure accuracy** over all valid pixels of the unseen scene, and compare it with always predicting the most frequent
+# class. For rare classes, intersection over union says more.
 
 # %%
 truth = numbers[rule.codes(scene.scl.values)]
@@ -147,7 +150,7 @@ for name, hits, true, said in zip(NAMES, right, confusion.sum(1), confusion.sum(
     print(f"  {name:7} {true / confusion.sum():6.1%} of the pixels, intersection over union {hits / (true + said - hits):.2f}")
 
 # %% [markdown]
-# **A picture**: the scene, its classification, the prediction. And a GeoTIFF for a GIS.
+# **Draw** the scene, its classification and the prediction, and write a GeoTIFF for a GIS.
 
 # %%
 found.rio.write_crs(scene.rio.crs).rio.to_raster(f"{folder}/prediction.tif", compress="deflate")

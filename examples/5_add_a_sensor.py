@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Add a sensor
 #
-# A sensor is a row of data: its bands, and what the values of its quality band mean. Here it is a drone, whose photographs are
-# one file of four bands and a mask of its own making.
+# A sensor is a row of data: its bands, and what the values of its quality band mean. The sensor of this example is a drone. Its
+# photographs are a file with four bands and a mask.
 
 # %%
 item = "xchip-demo/drone/synthetic-flight.json"  # the path or URL of an item
 folder = "xchip-demo/drone"
 
 # %% [markdown]
-# **Files of the drone**, to try it on. With live data leave this out.
+# **Write files of the drone.** Leave this cell out for live data.
 
 # %%
 import json
@@ -51,8 +51,8 @@ Path(item).write_text(
 )
 
 # %% [markdown]
-# **The profile.** Bands with the same `keys` lie in one file, and `index` says where. The rule names a class for each value;
-# `bits` is for words of bits. What no condition names is clear.
+# **Describe the sensor.** Bands with the same `keys` are in one file, and `index` is the number of the band in the file. The
+# rule names a class for each value of the mask; use `bits` for bit flags. Values that the rule does not name are clear.
 
 # %%
 import xchip
@@ -69,7 +69,7 @@ drone = SensorProfile(
 )
 
 # %% [markdown]
-# **Its name is enough** once it is registered; its collection tells items of it. Or pass `sensor=drone` to each call.
+# **Register it.** Its items are then recognised by their collection. Or pass `sensor=drone` to each call.
 
 # %%
 sensors.register(drone)
@@ -80,5 +80,5 @@ chips = xchip.open_chips(xchip.read_index(xchip.write_index(rows, f"{folder}/ind
 print(dict(chips.sizes), {name: str(band.dtype) for name, band in chips.data_vars.items()})
 
 # %% [markdown]
-# Is it a product that others use too? A profile goes into `xchip/sensor_table.py`: a row of data that cites the product guide.
-# Items with the classification extension need no profile at all: they bring their own rule, and `xchip info ITEM` shows it.
+# Do others use the product too? Contribute its profile to `xchip/sensors/table.py`: a row of data that cites the product guide.
+# Items with the classification extension need no profile, because they bring their own rule; `xchip info ITEM` shows it.

@@ -1,26 +1,10 @@
 # %% [markdown]
 # # Move from stacchip
 #
-# Each call of [stacchip](https://github.com/Clay-foundation/stacchip), and what does the same here. Chips are numbered in the
-# same way, so rows and chip ids stay as they are, and its tables open as they stand. Where stacchip is installed this script
-# runs both and compares them.
-#
-# | stacchip | xchip |
-# |---|---|
-# | `Sentinel2Indexer(item)`, `LandsatIndexer`, `ModisIndexer` | `xchip.index_items(item)`: the item tells the product |
-# | `NoStatsChipIndexer(item)` | the same; where an item has no quality band, nodata values and masks are counted |
-# | `NoDataMaskChipIndexer(item, mask)` | `xchip.stack(item).chips.index(quality=mask)`, `mask` boolean, with x and y |
-# | a subclass with `get_stats` | a rule, as data: `quality=values(...)` or `bits(...)`; or `ds.chips.sums(function, ...)` |
-# | `chip_size=256, chip_max_nodata=0.5` | `size=256, max_nodata=0.5` |
-# | `indexer.x_size`, `y_size`, `size` | `grid = ds.chips.grid(256)`: `grid.shape`, `len(grid)` |
-# | `indexer.get_chip_bbox(x, y)` | `grid.footprints()`, or the column `geometry` |
-# | `indexer.create_index()` | `xchip.write_index(index, path)`, or `xchip.build_index(items, archive)` for many |
-# | `Chipper(indexer, assets=[...]).chip(x, y)` | `xchip.stack(item, [...]).chips.isel(chip_y=y, chip_x=x)` |
-# | `for x, y, chip in Chipper(indexer)` | `xchip.batches(index, 64, [...])`, or `xchip.open_chips(index, [...])` |
-# | `load_indexer_s3(bucket, platform, item_id)` | `xchip.open_chips(index)`: the index leads to the items |
-# | a merge of many tables, by hand | `xchip.merge_indexes([...], "all.parquet")`: stacchip's tables, ours, or both |
-# | `stacchip-sentinel-2`, `-landsat`, `-naip`, `-linz`, `-modis`, `-sentinel-1` | `xchip sentinel-2`, `landsat`, ... |
-# | `stacchip-prechip`, `stacchip-stats` | `xchip prechip`, `xchip stats` |
+# The same index and pixels from [stacchip](https://github.com/Clay-foundation/stacchip) and xchip. Both number chips the same
+# way, so rows and chip ids stay as they are, and xchip opens stacchip's tables unchanged. If stacchip is installed, this
+# script runs both and compares them. A table of all calls is on the page [Moving from
+# stacchip](../.docs/pages/moving-from-stacchip.md#calls).
 
 # %%
 from xchip.testing import write_scene
@@ -29,8 +13,9 @@ item = write_scene("xchip-demo/stacchip", shape=(1024, 1024))  # the path or URL
 folder = "xchip-demo/stacchip"
 
 # %% [markdown]
-# **Index.** stacchip's share of cloud is cloud, shadow and defective pixels of all pixels. Ours are a column each, of the
-# valid pixels; `schema="stacchip"` writes stacchip's columns with stacchip's meaning, for programs that read them.
+# **Index.** The cloud fraction of stacchip counts cloud, shadow and defective pixels, as a fraction of all pixels. xchip has a
+# column for each class, as fractions of the valid pixels. `schema="stacchip"` writes stacchip's columns with their meaning
+# there.
 
 # %%
 import numpy as np
@@ -42,7 +27,7 @@ path = xchip.write_index(index, f"{folder}/index.parquet")
 table_of_ours = xchip.write_index(index, f"{folder}/in-stacchips-columns.parquet", schema="stacchip")
 
 # %% [markdown]
-# **The same with stacchip.** It asks for `proj:epsg`, which pystac renames, hence `migrate=False`.
+# **The same with stacchip.** It needs `proj:epsg`, which pystac renames unless `migrate=False`.
 
 # %%
 try:
@@ -66,7 +51,7 @@ else:
     io.write_geoparquet_table(indexer.create_index(), theirs)
 
 # %% [markdown]
-# **Its tables open as they are**, one or many: the same columns as ours. What they do not tell is null.
+# **Open a table of stacchip.** It gets the columns of xchip; what it does not contain is null.
 
 # %%
 old, new = xchip.stacchip.read_index(theirs, chip_size=256), xchip.read_index(path)
@@ -79,7 +64,7 @@ np.testing.assert_allclose(old.cloud_fraction[valid], cloudy[valid], atol=1e-5)
 print(f"{len(new)} chips: the same ids, the same nodata, the same cloud")
 
 # %% [markdown]
-# **One chip**, by its place. A band of 20 m is repeated to 10 m in both.
+# **Read one chip**, by its position. Both repeat a 20 m band to 10 m.
 
 # %%
 one = xchip.stack(item, ["red", "scl"]).isel(time=0).chips.isel(chip_y=1, chip_x=2, size=256).load()
@@ -90,8 +75,8 @@ if Chipper is not None:
     print("the same pixels as stacchip's Chipper")
 
 # %% [markdown]
-# **Many chips**: loaded in batches, in random order, each block of a file decoded about once. stacchip's tables do not say
-# where the item is, so give it: `items=`. Ours say it themselves.
+# **Read many chips** in random batches; each block of a file is decoded about once. Tables of stacchip do not say where the
+# item is, so pass `items=`. Those of xchip do.
 
 # %%
 for batch in xchip.batches(old, ["red", "nir"], batch_size=8, items=item):

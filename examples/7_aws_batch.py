@@ -1,13 +1,12 @@
 # %% [markdown]
 # # An array job on AWS Batch
 #
-# No cluster is needed to share work: each child of an array job takes its part of the items, and all write to one archive. The
-# command of the job is
+# An array job needs no cluster: each child takes its part of the items, and all write to one archive. The command of the job is
 #
 #     xchip index --items-file s3://bucket/items.txt --array -o s3://bucket/archive
 #
-# AWS Batch tells each child its number in two environment variables. Here three processes on this machine stand for the
-# children. On other systems say `--part I/N`.
+# AWS Batch gives each child its number in two environment variables. In this example the children are three processes on this
+# machine. On other systems, pass `--part I/N`.
 #
 # The folder [aws-batch](aws-batch/) has an image and job definitions for AWS: a processor as an array job, then `xchip prechip`.
 
@@ -18,7 +17,7 @@ items = [write_scene("xchip-demo/batch/scenes", item_id=f"synthetic-{n}", seed=n
 folder = "xchip-demo/batch"  # or s3://bucket; items may also come from a search: --api, --collection, --bbox, --datetime
 
 # %% [markdown]
-# **The list of items**, a path or URL a line.
+# **Write the list of items**, one path or URL on each line.
 
 # %%
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 Path(f"{folder}/items.txt").write_text("".join(f"{item}\n" for item in items))
 
 # %% [markdown]
-# **The children.** They know nothing of each other. A child that is killed and started again goes on where it was.
+# **Start the children.** They need not know of each other. A child that is killed and started again resumes.
 
 # %%
 import os
@@ -45,7 +44,7 @@ for number, child in enumerate(children):
         raise SystemExit(f"child {number} ended with status {child.returncode}")
 
 # %% [markdown]
-# **Afterwards**: what is done, and one sorted file of all parts.
+# **Check** what is done, and merge all parts into one sorted file.
 
 # %%
 for words in (["status", f"{folder}/archive"], ["merge", f"{folder}/archive", "-o", f"{folder}/all.parquet"]):

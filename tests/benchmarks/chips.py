@@ -29,7 +29,7 @@ from xchip.chips.open_chips import open_chips
 from xchip.chips.train.batches import batches
 from xchip.io.gdal import POOL
 
-# What xchip should reach; see README.md.
+# What xchip should reach; see the page performance of the documentation.
 AIM_EPOCH, AIM_RIVALS = 1.2, 20.0
 AIM_STACCHIP, AIM_SINGLE = 1.0, 2.0
 AIM_HTTP_EPOCH, AIM_HTTP_RANDOM, AIM_REQUESTS = 2.5, 1.5, 0.5

@@ -28,7 +28,7 @@ from rivals import LIMIT, RIVALS, STACCHIP, XCHIP, Item, Rival, expected, href_o
 from scenes import LANDSAT, PRODUCTS, SENTINEL_2, Product, prepare
 from timing import Times, add_decoder_option, decoder, print_table, ratio, take_turns
 
-# What xchip should reach; see README.md.
+# What xchip should reach; see the page performance of the documentation.
 AIMS = {"sentinel-2": (1.5, 8.0), "landsat": (1.3, 2.0)}
 """By product: time / limit at most, stacchip / xchip at least."""
 AIM_RSS_MIB = 260
