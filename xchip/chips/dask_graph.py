@@ -1,9 +1,9 @@
-"""Dask arrays of chips: one task for each chunk and band; the bands of a chunk share one value."""
+"""Dask arrays from graphs: of chips that are read, and of blocks that tasks of a graph compute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from xchip.chips.item_cache import ChipBand
 
 if TYPE_CHECKING:
     import dask.array as da
+    from dask.typing import DaskCollection, Key
 
 ChunkIndex: TypeAlias = tuple[Any, ...]
 """(band, chip, ...): the number of a band, and an index into each dimension of a chunk."""
@@ -27,7 +28,7 @@ class ChipChunk(Protocol):
 
 
 def band_arrays(parts: Sequence[ChipChunk], shape: tuple[int, ...], bands: Sequence[ChipBand], token: str) -> list[da.Array]:
-    """Return an array (chip, ...) for each band.
+    """Return an array (chip, ...) for each band: one task per chunk and band. The bands of a chunk share one value.
 
     Parameters
     ----------
@@ -60,3 +61,25 @@ def band_arrays(parts: Sequence[ChipChunk], shape: tuple[int, ...], bands: Seque
         graph = HighLevelGraph({shared: rows, name: MaterializedLayer(tasks)}, {shared: set(), name: {shared}})
         arrays.append(da.Array(graph, name, chunks, dtype=band.dtype))
     return arrays
+
+
+def block_key(name: str, *numbers: int) -> tuple[str | int, ...]:
+    """Return the key of a block of the array ``name``, or of a task."""
+    return (name, *numbers)
+
+
+def graph_array(
+    name: str,
+    graph: Mapping[Key, object],
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: np.dtype,
+    sources: Sequence[da.Array],
+) -> da.Array:
+    """Return the NumPy-backed array whose blocks are the keys (name, ...) of ``graph``, which uses blocks of ``sources``."""
+    import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph
+
+    # In dask's annotations, its arrays don't match its protocol of collections.
+    dependencies = cast("Sequence[DaskCollection]", sources)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
+    return da.Array(layers, name, chunks, meta=np.empty((0,) * len(chunks), dtype))
