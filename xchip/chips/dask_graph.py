@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
-from xchip.chips.item_cache import ChipBand
-
 if TYPE_CHECKING:
     import dask.array as da
     from dask.typing import DaskCollection, Key
+
+    from xchip.chips.item_cache import ChipBand
 
 ChunkIndex: TypeAlias = tuple[Any, ...]
 """(band, chip, ...): the number of a band, and an index into each dimension of a chunk."""
