@@ -37,7 +37,7 @@ def test_without_pytorch_the_extra_is_named() -> None:
         "    except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["datasets for PyTorch need it: pip install 'xchip[torch]'"] * 3
+    assert done.stdout.splitlines() == ["datasets for PyTorch need PyTorch: pip install 'xchip[torch]'"] * 3
 
 
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
@@ -352,9 +352,9 @@ def test_states_of_numpys_numbers_are_plain(rows: pd.DataFrame) -> None:
 
 def test_states_of_others_are_refused(rows: pd.DataFrame) -> None:
     state = IterableChipDataset(rows, BANDS, batch_size=4, seed=1).state(2, workers=2)
-    with pytest.raises(ValueError, match=r"it has \{'seed': 1\}, this dataset has \{'seed': 2\}; make the dataset with the same arguments"):
+    with pytest.raises(ValueError, match=r"it has \{'seed': 1\}, not \{'seed': 2\}; make the dataset with the same arguments"):
         IterableChipDataset(rows, BANDS, batch_size=4, seed=2).resume(state)
-    with pytest.raises(ValueError, match=r"it has \{'index': '[0-9a-f]{16}'\}, this dataset has \{'index': '[0-9a-f]{16}'\}; make"):
+    with pytest.raises(ValueError, match=r"it has \{'index': '[0-9a-f]{16}'\}, not \{'index': '[0-9a-f]{16}'\}; make"):
         IterableChipDataset(rows.iloc[::-1], BANDS, batch_size=4, seed=1).resume(state)
     dataset = IterableChipDataset(rows, BANDS, batch_size=4, seed=1)
     with pytest.raises(ValueError, match="the state has 99 finished batches, but an epoch has"):

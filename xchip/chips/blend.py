@@ -67,7 +67,7 @@ def blend_of(
     elif fill is None:
         if not placement.covers():
             raise ValueError(
-                f"the chips of {name!r} leave pixels uncovered, and their value is unknown: {dtype} has no NaN, and no nodata "
+                f"the chips of {name!r} leave pixels uncovered, and their value is unknown: {dtype} has no NaN and no nodata "
                 "value is declared; pass fill=, such as fill=0"
             )
         fill = 0

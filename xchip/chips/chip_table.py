@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import xarray as xr
 
 from xchip.chips.chip_reader import ChipReader
-from xchip.chips.chip_rows import ChipRows, coordinates, read_rows
+from xchip.chips.chip_rows import ChipRows, Positions, coordinates, read_rows
 from xchip.chips.item_cache import Items as ItemCache
 from xchip.chips.item_cache import given_items, survey
 from xchip.chips.read_plan import tile_shape
@@ -23,9 +23,6 @@ from xchip.stac.scene.sentinel2_offset import Harmonize
 if TYPE_CHECKING:
     import dask.array as da
     import pandas as pd
-
-Positions: TypeAlias = "slice | Sequence[int] | np.ndarray"
-"""Positions of rows."""
 
 
 class TableOptions(TypedDict, total=False):

@@ -238,8 +238,7 @@ class IterableChipDataset(IterableDataset):
         if differences:
             expected = {name: mine[name] for name in differences}
             raise ValueError(
-                f"the state is of another dataset: it has {differences}, this dataset has {expected}; make the dataset with the "
-                "same arguments"
+                f"the state is of another dataset: it has {differences}, not {expected}; make the dataset with the same arguments"
             )
         epoch, done, workers = state["epoch"], state["batches"], state["workers"]
         total = sum(self._counts(workers))
