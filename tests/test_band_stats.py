@@ -360,7 +360,7 @@ def test_statistics_of_an_unknown_product_have_no_wavelengths(folder: Path) -> N
 
 
 def test_other_names_of_files_are_refused(tmp_path: Path, rows: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"a file \*\.json, \*\.yaml or \*\.yml, got .*stats\.txt"):
+    with pytest.raises(ValueError, match=r"a file of statistics must be named \*\.json, \*\.yaml or \*\.yml, got .*stats\.txt"):
         band_stats(rows, "red").write(tmp_path / "stats.txt")
 
 
