@@ -153,9 +153,7 @@ def test_bands_are_given_in_the_order_that_was_asked_for() -> None:
     ds["scl"] = ds["red"].astype("uint8")
     np.testing.assert_array_equal(ds.chips.map(lambda c: c[:, 0], 16, bands="nir"), ds["nir"])
     np.testing.assert_array_equal(ds.chips.map(lambda c: c[:, 1], 16, bands=["nir", "red"]), ds["red"])
-    with pytest.raises(
-        ValueError, match=r"must have one dtype, got \{'red': 'uint16', .*'scl': 'uint8'\}; choose bands"
-    ):
+    with pytest.raises(ValueError, match=r"must have one dtype, got \{'red': 'uint16', .*'scl': 'uint8'\}; choose bands"):
         ds.chips.map(brightness, 16)
     array = ds[["red", "nir"]].to_array("band")
     np.testing.assert_array_equal(array.chips.map(lambda c: c[:, 1], 16), ds["nir"])
