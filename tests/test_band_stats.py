@@ -268,7 +268,7 @@ def test_a_sample_is_a_function_of_its_seed(mixed: pd.DataFrame) -> None:
     assert band_stats(mixed, "red", sample=10**6).to_json() == band_stats(mixed, "red").to_json()
     with pytest.raises(ValueError, match="threads is a whole number from 1 on, got 0"):
         band_stats(mixed, "red", threads=0)
-    with pytest.raises(ValueError, match="sample is a number of chips, at least 1, got 0"):
+    with pytest.raises(ValueError, match="sample is a number of chips and must be at least 1, got 0"):
         band_stats(mixed, "red", sample=0)
 
 
@@ -286,7 +286,7 @@ def test_harmonized_values(rows: pd.DataFrame) -> None:
 
 
 def test_an_index_without_chips_to_count_is_refused(rows: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"no chip without nodata pixels; skip_nodata=True takes the other pixels"):
+    with pytest.raises(ValueError, match=r"no chip without nodata pixels; pass skip_nodata=True to use all chips"):
         band_stats(rows[rows["nodata_fraction"] > 0])
     with pytest.raises(ValueError, match="has no rows"):
         band_stats(rows.iloc[:0], skip_nodata=True)
@@ -360,7 +360,7 @@ def test_statistics_of_an_unknown_product_have_no_wavelengths(folder: Path) -> N
 
 
 def test_other_names_of_files_are_refused(tmp_path: Path, rows: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"a file \*\.json, \*\.yaml or \*\.yml, got .*stats\.txt"):
+    with pytest.raises(ValueError, match=r"a file of statistics must be named \*\.json, \*\.yaml or \*\.yml, got .*stats\.txt"):
         band_stats(rows, "red").write(tmp_path / "stats.txt")
 
 

@@ -133,7 +133,7 @@ def test_rows_are_placed_by_position_in_a_cut_array() -> None:
     cut = ds.isel(y=slice(10, None), x=slice(32, None))
     below = rows[(rows.chip_index_y == 1) & (rows.chip_index_x == 1)]
     np.testing.assert_array_equal(cut.chips.extract(below)["red"], ds.chips.extract(below)["red"])
-    with pytest.raises(ValueError, match=r"chip 'synthetic-0-1-0' is not wholly in the array: its rows -10 to 22"):
+    with pytest.raises(ValueError, match=r"chip 'synthetic-0-1-0' is not wholly in the array: it needs rows -10 to 22"):
         cut.chips.extract(rows[rows.chip_id == "synthetic-0-1-0"])
 
 
@@ -142,7 +142,7 @@ def test_rows_of_something_else_are_refused() -> None:
     rows = ds.chips.index(32)
     with pytest.raises(ValueError, match="looked for item 'other' in the array and found only"):
         ds.chips.extract(rows.assign(item_id="other"))
-    with pytest.raises(ValueError, match="is in EPSG:32601, the array in EPSG:32719"):
+    with pytest.raises(ValueError, match="is in EPSG:32601, the array is in EPSG:32719"):
         ds.chips.extract(rows.assign(proj_code="EPSG:32601"))
     with pytest.raises(ValueError, match=r"does not lie on the array's pixels: it begins at column 0\.300"):
         ds.chips.extract(rows.assign(proj_left=rows.proj_left + 3)[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,20 @@ def test_training_samples(item: Path) -> None:
     np.testing.assert_array_equal(sample["pixels"], PHOTO[::-1, :64, 64:128].astype("float32"))
     assert sample["waves"].tolist() == pytest.approx([0.84, 0.65])
     assert float(sample["gsd"]) == 2
+
+
+def test_training_samples_of_a_profile_that_is_not_registered(item: Path) -> None:
+    pytest.importorskip("torch")
+    rows = xchip.index_items(item, 64).compute()
+    sensors.unregister("drone")
+    sample = xchip.ChipDataset(rows, sensor=DRONE)[1]
+    assert sample["pixels"].shape == (2, 64, 64)
+    assert sample["waves"].tolist() == pytest.approx([0.84, 0.65])
+    assert float(sample["gsd"]) == 2
+    without_size = replace(DRONE, bands=tuple(replace(band, resolution=None) for band in DRONE.bands))
+    with pytest.raises(ValueError, match="ground sample distance of sensor 'drone' is unknown; pass gsd="):
+        xchip.ChipDataset(rows, sensor=without_size)
+    assert float(xchip.ChipDataset(rows, sensor=without_size, gsd=2)[1]["gsd"]) == 2
 
 
 def test_processors(item: Path, tmp_path: Path) -> None:

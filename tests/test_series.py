@@ -615,7 +615,7 @@ def test_two_rows_of_a_step_are_refused(index: geopandas.GeoDataFrame) -> None:
     rows = series(index, length=4)
     with pytest.raises(ValueError, match=r"chips '.*' and '.*' are both step 0 of place 'EPSG:32719/.*make one series"):
         open_chips(pd.concat([rows, rows.iloc[:1]]), ["red"])
-    with pytest.raises(ValueError, match="steps of a series are from 0 to 3"):
+    with pytest.raises(ValueError, match="steps of this series must be from 0 to 3"):
         open_chips(rows.assign(step=rows["step"] + 1), ["red"])
 
 

@@ -257,7 +257,9 @@ def test_pixels_without_chips_hold_nodata_or_what_fill_says() -> None:
 def test_a_fill_value_that_the_dtype_does_not_hold_is_refused(fill: float) -> None:
     grid = ChipGrid(pixels(), size=(16, 16))
     chips = np.zeros((len(grid), 16, 16), "uint8")
-    with pytest.raises(ValueError, match=rf"would be {fill!r}, and the chips of 'stitched' give uint8, which does not hold it"):
+    with pytest.raises(
+        ValueError, match=rf"fill value {fill!r} of pixels without .* does not fit uint8, the data type of 'stitched'"
+    ):
         stitch(chips, grid, fill=fill)
     assert stitch(chips, grid, fill=255.0).values[-1, -1] == 255
     assert np.array_equal(stitch(chips.astype("float64"), grid, fill=fill).values[-1, -1], fill, equal_nan=True)
@@ -433,13 +435,13 @@ def test_chips_of_something_else_are_refused() -> None:
         stitch(xr.DataArray(np.zeros((1, 16, 16)), {"chip_index_y": ("chip", [7]), "chip_index_x": ("chip", [0])}, ("chip", "y", "x")), grid)  # fmt: skip # noqa: E501
     with pytest.raises(ValueError, match="must have a dimension 'chip'"):
         stitch(ds, grid)
-    with pytest.raises(ValueError, match=r"variable 'mean' gives pixels of \(160\.0, 160\.0\).*one by one"):
+    with pytest.raises(ValueError, match=r"variable 'mean' has pixels of \(160\.0, 160\.0\).*stitch each variable alone"):
         stitch(chips.assign(mean=chips["red"].mean(("y", "x"))), grid, fill=0)
     with pytest.raises(ValueError, match="overlap must be one of"):
         stitch(chips, grid, overlap="max")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"weights must be finite, from 0 up"):
+    with pytest.raises(ValueError, match=r"weights must be finite, at least 0"):
         stitch(chips, grid, overlap=-np.ones((16, 16)))
-    with pytest.raises(ValueError, match=r"weights have the shape \(8, 8\), the chips of 'red' have \(16, 16\)"):
+    with pytest.raises(ValueError, match=r"weights have the shape \(8, 8\), but the chips of 'red' have \(16, 16\)"):
         stitch(chips, grid, overlap=np.ones((8, 8)), fill=0)
 
 

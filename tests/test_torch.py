@@ -37,7 +37,7 @@ def test_without_pytorch_the_extra_is_named() -> None:
         "    except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["datasets for PyTorch need it: pip install 'xchip[torch]'"] * 3
+    assert done.stdout.splitlines() == ["datasets for PyTorch need PyTorch: pip install 'xchip[torch]'"] * 3
 
 
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
@@ -116,7 +116,7 @@ def test_a_sample_is_what_clay_takes(rows: pd.DataFrame, chips: xr.Dataset) -> N
         assert (sample["gsd"].shape, sample["gsd"].item()) == ((), 10)
         assert sample["chip_id"] == rows["chip_id"][chip]
     assert dataset[-1]["chip_id"] == rows["chip_id"].iloc[-1]
-    with pytest.raises(IndexError, match=rf"the dataset has {len(rows)} chips, from 0 to {len(rows) - 1}, got \[{len(rows)}\]"):
+    with pytest.raises(IndexError, match=rf"chips of the dataset are numbered from 0 to {len(rows) - 1}, got \[{len(rows)}\]"):
         dataset[len(rows)]
 
 
@@ -158,9 +158,9 @@ def test_sensors_side_by_side_have_their_own_wavelengths(mixed: pd.DataFrame) ->
         assert sample["waves"].tolist() == np.array(waves[sensor], np.float32).tolist()
         assert sample["gsd"] == gsd[sensor]
         assert abs(sample["pixels"]).max() < 20, "each is normalised by its own sensor's statistics"
-    with pytest.raises(ValueError, match="differ in wavelengths or gsd, and Clay takes one sensor a batch"):
+    with pytest.raises(ValueError, match="differ in wavelengths or gsd, but Clay takes one sensor per batch"):
         clay_batch([dataset[0], dataset[len(mixed) - 1]])
-    with pytest.raises(ValueError, match=r"chips of several sensors, .*, and Clay takes one a batch"):
+    with pytest.raises(ValueError, match=r"chips of several sensors, .*, but Clay takes one sensor per batch"):
         IterableChipDataset(mixed, ["red", "nir"], batch_size=8)
     assert set(next(iter(IterableChipDataset(mixed, ["red", "nir"], batch_size=8, keys="torchgeo")))) >= {"image", "crs"}
 
@@ -201,24 +201,24 @@ def test_harmonized_pixels(rows: pd.DataFrame, chips: xr.Dataset) -> None:
 
 
 def test_what_is_refused(rows: pd.DataFrame, folder: Path) -> None:
-    with pytest.raises(ValueError, match="keys are 'clay' or 'torchgeo', got 'other'"):
+    with pytest.raises(ValueError, match="keys must be 'clay' or 'torchgeo', got 'other'"):
         ChipDataset(rows, BANDS, keys="other")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="dtype is a data type of PyTorch or its name, such as 'float32', got 'float31'"):
+    with pytest.raises(ValueError, match="dtype must be a data type of PyTorch or its name, such as 'float32', got 'float31'"):
         ChipDataset(rows, BANDS, dtype="float31")
-    with pytest.raises(ValueError, match=r"band 'nir' is uint16, of which torch\.int16 does not hold all values"):
+    with pytest.raises(ValueError, match=r"band 'nir' is uint16, and torch\.int16 can't hold all its values"):
         ChipDataset(rows, BANDS, dtype="int16")
-    with pytest.raises(ValueError, match=r"wavelengths of bands \['scl'\] of sensor 'sentinel-2-l2a' are not known"):
+    with pytest.raises(ValueError, match=r"wavelengths of bands \['scl'\] of sensor 'sentinel-2-l2a' are unknown"):
         ChipDataset(rows, ["red", "scl"])
     with pytest.raises(ValueError, match="batch_size is a whole number from 1 on, got 0"):
         IterableChipDataset(rows, BANDS, batch_size=0)
-    with pytest.raises(ValueError, match="give both rank and world_size, or none, got 1 and None"):
+    with pytest.raises(ValueError, match="pass both rank and world_size, or neither, got 1 and None"):
         IterableChipDataset(rows, BANDS, batch_size=4, rank=1)
     item = json.loads(write_aerial(folder, "drone-1").read_text())
     path = folder / "drone-1.json"
     path.write_text(json.dumps({**item, "collection": "drone"}))
     drone = xchip.index_items(path, 128).compute()
     waves = {"image_red": 0.6, "image_green": 0.5, "image_blue": 0.4, "image_nir": 0.8}
-    with pytest.raises(ValueError, match="ground sample distance of sensor None is not known; tell it with gsd="):
+    with pytest.raises(ValueError, match="ground sample distance of sensor None is unknown; pass gsd="):
         ChipDataset(drone, waves=waves)
     sample = ChipDataset(drone, waves=waves, gsd=0.1)[0]
     assert sample["waves"].tolist() == np.array(list(waves.values()), np.float32).tolist()
@@ -352,15 +352,15 @@ def test_states_of_numpys_numbers_are_plain(rows: pd.DataFrame) -> None:
 
 def test_states_of_others_are_refused(rows: pd.DataFrame) -> None:
     state = IterableChipDataset(rows, BANDS, batch_size=4, seed=1).state(2, workers=2)
-    with pytest.raises(ValueError, match=r"it has \{'seed': 1\}, this one \{'seed': 2\}; make it with the same arguments"):
+    with pytest.raises(ValueError, match=r"it has \{'seed': 1\}, not \{'seed': 2\}; make the dataset with the same arguments"):
         IterableChipDataset(rows, BANDS, batch_size=4, seed=2).resume(state)
-    with pytest.raises(ValueError, match=r"it has \{'index': '[0-9a-f]{16}'\}, this one \{'index': '[0-9a-f]{16}'\}; make it"):
+    with pytest.raises(ValueError, match=r"it has \{'index': '[0-9a-f]{16}'\}, not \{'index': '[0-9a-f]{16}'\}; make"):
         IterableChipDataset(rows.iloc[::-1], BANDS, batch_size=4, seed=1).resume(state)
     dataset = IterableChipDataset(rows, BANDS, batch_size=4, seed=1)
-    with pytest.raises(ValueError, match="the state has had 99 batches, and an epoch has"):
+    with pytest.raises(ValueError, match="the state has 99 finished batches, but an epoch has"):
         dataset.resume({**state, "batches": 99})
     dataset.resume(state)
-    with pytest.raises(ValueError, match="a DataLoader with 2 workers, this one has 1"):
+    with pytest.raises(ValueError, match="a DataLoader with 2 workers, this DataLoader has 1"):
         next(iter(dataset))
 
 

@@ -9,13 +9,13 @@ from xchip.sensors.array_quality import quality_of
 
 
 def array_html(obj: Xarray) -> str:
-    """What ``.chips`` makes of an array, as HTML. No pixel is read."""
+    """Return bands, grid and quality of an array as HTML. No pixel is read."""
     rows, grid = _array_rows(obj)
     return accessor_html("xchip: .chips", rows, grid)
 
 
 def array_text(obj: Xarray) -> str:
-    """What ``.chips`` makes of an array, as text. No pixel is read."""
+    """Return bands, grid and quality of an array as text. No pixel is read."""
     rows, _ = _array_rows(obj)
     return "\n".join(["<xchip: .chips>", *(f"    {name + ':':<12} {value}" for name, value in rows)])
 
@@ -25,7 +25,7 @@ def _array_rows(obj: Xarray) -> tuple[list[tuple[str, object]], ChipGrid | None]
         ds = as_dataset(obj)
         grid = chip_grid(pixel_grid(ds))
     except ValueError as problem:
-        # A repr of an array that can't be cut says why.
+        # The repr of an array without a grid shows the reason.
         return [("no grid", problem)], None
     rows = [("bands", ", ".join(str(name) for name in ds.data_vars)), *pixel_rows(grid.pixels)]
     if "time" in ds.sizes:

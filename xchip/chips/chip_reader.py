@@ -1,4 +1,4 @@
-"""Chips out of blocks: each chip is cut where it lies, repeated to the scene's pixels, and filled where nothing is."""
+"""Cut chips out of blocks of files: repeat pixels to the scene's grid, and fill the parts outside the file."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from xchip.raster.reader import BandReader, apply_offset
 from xchip.raster.regrid import Box, repeat, source_box
 
 Planes = Sequence[np.ndarray]
-"""Of one chip: a writable (height, width) array for each band."""
+"""A writable (height, width) array for each band of a chip."""
 
 
 def windows(rows: ChipRows, scene: PlacedScene) -> tuple[Box, ...]:
-    """Where chips of one item lie on its scene's grid.
+    """Return the boxes of an item's chips on its scene's grid.
 
     Raises
     ------
     ItemError
-        If the item has another CRS than the rows say, or a chip lies beside it or between its pixels.
+        If the CRS of the item differs from the rows, or a chip lies outside the item or between its pixels.
     """
     grid, crs = scene.grid, rows.items[0].crs
-    if crs is None:  # stacchip's tables tell positions alone
+    if crs is None:  # tables of stacchip have offsets only
         column, row = rows.col_off.astype(np.float64), rows.row_off.astype(np.float64)
     elif crs == grid.crs:
         res_y, res_x = grid.res
@@ -52,88 +52,88 @@ def windows(rows: ChipRows, scene: PlacedScene) -> tuple[Box, ...]:
 
 @dataclass(frozen=True)
 class BandLayout:
-    """How the bands of chips lie in plain arrays: those of one data type side by side."""
+    """How bands are arranged in plain arrays: the bands of a data type share an array."""
 
     groups: tuple[tuple[int, ...], ...]
-    """Numbers of the bands that each array (chip, band, y, x) holds."""
+    """Numbers of the bands in each array (chip, band, y, x)."""
     dtypes: tuple[np.dtype, ...]
-    """The arrays' data types."""
+    """Data types of the arrays."""
     size: tuple[int, int]
     """(height, width) of a chip."""
 
     def empty(self, n: int) -> tuple[np.ndarray, ...]:
-        """Arrays for ``n`` chips."""
+        """Return uninitialised arrays for ``n`` chips."""
         return tuple(np.empty((n, len(group), *self.size), dtype) for group, dtype in zip(self.groups, self.dtypes, strict=True))
 
     def planes(self, arrays: Sequence[np.ndarray], chip: int) -> list[np.ndarray]:
-        """(y, x) of one chip, by number of the band."""
+        """Return the planes (y, x) of a chip, by number of the band."""
         return self._by_number([array[chip] for array in arrays])
 
     def bands(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """(chip, y, x), by number of the band."""
+        """Return views (chip, y, x), by number of the band."""
         return self._by_number([array.swapaxes(0, 1) for array in arrays])
 
     def _by_number(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        found = {
+        by_number = {
             number: plane
             for group, array in zip(self.groups, arrays, strict=True)
             for number, plane in zip(group, array, strict=True)
         }
-        return [found[number] for number in range(len(found))]
+        return [by_number[number] for number in range(len(by_number))]
 
 
 @dataclass(frozen=True)
 class ChipReader:
-    """Reads pixels of chips: what a task or a thread needs besides rows."""
+    """Read pixels of chips. A task or a thread needs only this and rows."""
 
     items: Items
     bands: tuple[ChipBand, ...]
     kinds: dict[Any, Kind]
     tile: tuple[int, int]
-    """(height, width) of super-tiles: chips in one are read together."""
+    """(height, width) of super-tiles, whose chips are read together."""
     size: tuple[int, int]
-    """(height, width) of the chips that come out."""
+    """(height, width) of the returned chips."""
 
     @property
     def layout(self) -> BandLayout:
-        """How bands lie in arrays."""
+        """How bands are arranged in arrays."""
         groups: dict[np.dtype, list[int]] = {}
         for number, band in enumerate(self.bands):
             groups.setdefault(band.dtype, []).append(number)
         return BandLayout(tuple(map(tuple, groups.values())), tuple(groups), self.size)
 
     def only(self, rows: ChipRows) -> ChipReader:
-        """The same for the items of ``rows``: what travels to a task."""
+        """Return a reader for the items of ``rows`` only, to send it to a task."""
         return replace(self, items=self.items.only(rows.items))
 
     def read(self, rows: ChipRows, numbers: Sequence[int], *, keep: bool = True) -> list[np.ndarray]:
-        """Bands ``numbers`` of chips, each (chip, y, x) in the band's dtype.
+        """Read the bands ``numbers`` of chips, each (chip, y, x) in the band's dtype.
 
         Raises
         ------
         ItemError
-            For an item or a file that can't be read, also when tried again; names item, asset and file.
+            If an item or a file can't be read, even after retries; names item, asset and file.
         """
         arrays = [np.empty((len(rows), *self.size), self.bands[number].dtype) for number in numbers]
         self.read_into(rows, numbers, [[array[chip] for array in arrays] for chip in range(len(rows))], keep=keep)
         return arrays
 
     def read_into(self, rows: ChipRows, numbers: Sequence[int], out: Sequence[Planes], *, keep: bool = True) -> None:
-        """`read`, into the planes of each chip."""
+        """Read like `read`, but into the planes of each chip."""
         for unit in units(rows, self.tile):
             self.insist(rows.take(unit), numbers, [out[chip] for chip in unit.tolist()], keep=keep)
 
     def insist(self, rows: ChipRows, numbers: Sequence[int], out: Sequence[Planes], *, keep: bool) -> None:
-        """`read_unit`, again where what went wrong looks as if it will pass: a busy server is no reason to lose an epoch."""
+        """Call `read_unit`, and retry on transient errors such as a busy server."""
         try:
-            # A signer forgets its signatures by itself, so the storage options stay the same.
+            # Signers renew expired signatures, so each attempt uses the same storage options.
             retrying(lambda _: self.read_unit(rows, numbers, out, keep=keep), self.items.pixels)
         except GivenUp as failure:
             error = failure.__cause__ or failure
             raise error from error.__cause__
 
     def read_unit(self, rows: ChipRows, numbers: Sequence[int], out: Sequence[Planes], *, keep: bool) -> None:
-        """Write bands ``numbers`` of neighbouring chips of one item into ``out``: the planes of each, in that order. Once."""
+        """Read bands ``numbers`` of neighbouring chips of an item into ``out``: the planes of each chip, in that order."""
         (ref,) = rows.items
         scene = self.items.placed(ref, self.bands, self.kinds[ref.kind])
         boxes = windows(rows, scene)
@@ -142,13 +142,12 @@ class ChipReader:
             for planes in out:
                 planes[slots[number]][...] = self.bands[number].fill
         for file in scene.files:
-            wanted = [at for at, placed in enumerate(file) if placed.number in slots]
+            wanted = [position for position, placed in enumerate(file) if placed.number in slots]
             if not wanted:
                 continue
             try:
-                self._read_file(
-                    file, wanted, scene.grid, boxes, [[planes[slots[file[at].number]] for at in wanted] for planes in out], keep
-                )
+                planes_of_file = [[planes[slots[file[position].number]] for position in wanted] for planes in out]
+                self._read_file(file, wanted, scene.grid, boxes, planes_of_file, keep)
             except OSError as error:
                 raise ItemError(scene.item_id, f"asset {file[0].band.asset!r}: {error}") from error
 
@@ -163,35 +162,35 @@ class ChipReader:
     ) -> None:
         bands = [placed.band for placed in file]
         relation = file[0].relation
-        own: Sequence[tuple[Cut | None, Box]]
+        sources: Sequence[tuple[Cut | None, Box]]
         if relation is not None:
-            own = cuts(boxes, relation, bands[0].grid.shape)
+            sources = cuts(boxes, relation, bands[0].grid.shape)
         else:
-            own = [(None, _under(box, grid, bands[0].grid)) for box in boxes]
-        inside = [source for _, source in own if source.top < source.bottom and source.left < source.right]
+            sources = [(None, _under(box, grid, bands[0].grid)) for box in boxes]
+        inside = [source for _, source in sources if source.top < source.bottom and source.left < source.right]
         canvas = read_canvas(bands, wanted, inside, self.items.pixels, keep=keep) if inside else None
-        for number, at in enumerate(wanted):
-            fill = self.bands[file[at].number].fill
-            for box, (found, source), planes in zip(boxes, own, out, strict=True):
+        for number, position in enumerate(wanted):
+            fill = self.bands[file[position].number].fill
+            for box, (cut, source), planes in zip(boxes, sources, out, strict=True):
                 plane = planes[number]
                 if canvas is None or source.top == source.bottom or source.left == source.right:
                     plane[...] = fill
-                elif found is not None and relation is not None and min(relation.y.factor, relation.x.factor) > 0:
-                    values = apply_offset(canvas.part(number, source), bands[at])
-                    _paste(values, found, (relation.y.factor, relation.x.factor), fill, plane)
+                elif cut is not None and relation is not None and min(relation.y.factor, relation.x.factor) > 0:
+                    values = apply_offset(canvas.part(number, source), bands[position])
+                    _paste(values, cut, (relation.y.factor, relation.x.factor), fill, plane)
                 else:
-                    _resample(canvas, number, box, file[at], fill, plane)
+                    _resample(canvas, number, box, file[position], fill, plane)
 
 
 def _under(box: Box, scene: PixelGrid, band: PixelGrid) -> Box:
-    """The pixels that a warp to the chip at ``box`` of ``scene`` needs."""
+    """Return the pixels of ``band`` that a warp to ``box`` of ``scene`` needs."""
     height, width = box.shape
     return source_box(band, scene.window(row_off=box.top, col_off=box.left, height=height, width=width), "nearest")
 
 
-def _paste(values: np.ndarray, own: Cut, factor: tuple[int, int], fill: np.generic, plane: np.ndarray) -> None:
-    """Copy what a chip takes of pixels that line up with the scene's, each of them repeated."""
-    (_, _, top, bottom, above), (_, _, left, right, before) = own
+def _paste(values: np.ndarray, cut: Cut, factor: tuple[int, int], fill: np.generic, plane: np.ndarray) -> None:
+    """Copy pixels that align with the scene's pixels into a chip; repeat each by ``factor`` (y, x)."""
+    (_, _, top, bottom, above), (_, _, left, right, before) = cut
     if (bottom - top, right - left) != plane.shape:
         plane[...] = fill
         plane = plane[top:bottom, left:right]
@@ -204,7 +203,7 @@ def _paste(values: np.ndarray, own: Cut, factor: tuple[int, int], fill: np.gener
 
 
 def _resample(canvas: Canvas, number: int, box: Box, placed: PlacedBand, fill: np.generic, plane: np.ndarray) -> None:
-    """Thin or warp, as a stack does."""
+    """Subsample or warp pixels, like `xchip.stack`."""
     from rasterio.enums import Resampling
     from rasterio.windows import Window
 
@@ -219,7 +218,7 @@ def _resample(canvas: Canvas, number: int, box: Box, placed: PlacedBand, fill: n
 
 
 class _CanvasReader(BandReader):
-    """A `BandReader` of pixels that have been read already."""
+    """A `BandReader` of pixels in memory."""
 
     canvas: Canvas
     number: int

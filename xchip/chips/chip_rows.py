@@ -1,13 +1,13 @@
-"""Rows of an index as plain columns: what finds the pixels of chips, and what becomes coordinates."""
+"""Convert rows of an index to plain columns: those that locate chips, and coordinates."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
 
 COORDS = (*CHIP_COORDS, "collection", "chip_index_x", "chip_index_y", *SERIES)
-"""Columns of the index that become coordinates of chips; the last ones are those of a series."""
+"""Columns of the index that become coordinates of chips; the columns of a series come last."""
+
+Positions: TypeAlias = "slice | Sequence[int] | np.ndarray"
+"""Positions of rows."""
 
 _NEEDED = ("chip_id", "item_id", "width", "height", "col_off", "row_off", "proj_code", "proj_left", "proj_top")
 _ITEM = ("item_id", "collection", "item_href", "sensor", "proj_code")
@@ -48,20 +51,20 @@ class ItemRef:
 
 @dataclass(frozen=True, eq=False)
 class ChipRows:
-    """What finds the pixels of n chips. Arrays have one value a chip; it is small and pickles, for it travels to the workers."""
+    """Item and window of n chips. Arrays have one value per chip. It is small and pickles, because it is sent to workers."""
 
     items: tuple[ItemRef, ...]
     """The items that chips lie in."""
     item: np.ndarray
-    """int32: which of ``items``."""
+    """int32: index into ``items``."""
     left: np.ndarray
-    """float64: the chip's left edge in the item's CRS. Edges say where a chip is; only without them offsets do."""
+    """float64: left edge of the chip in the item's CRS. Edges locate a chip; offsets do only if edges are missing."""
     top: np.ndarray
-    """float64: its upper edge."""
+    """float64: upper edge of the chip."""
     col_off: np.ndarray
-    """int32: the first column on the scene's grid. Offsets say which chips are neighbours, before any item is known."""
+    """int32: first column on the scene's grid. Offsets identify neighbouring chips before any item is read."""
     row_off: np.ndarray
-    """int32: the first row."""
+    """int32: first row."""
     width: np.ndarray
     """int32, pixels."""
     height: np.ndarray
@@ -70,22 +73,22 @@ class ChipRows:
     def __len__(self) -> int:
         return len(self.item)
 
-    def take(self, positions: Any) -> ChipRows:
-        """The rows at ``positions`` (integers, or a slice), with the items that these have."""
+    def take(self, positions: Positions) -> ChipRows:
+        """Return the rows at ``positions`` (integers or booleans, or a slice), with their items only."""
         used, item = np.unique(self.item[positions], return_inverse=True)
         arrays = (array[positions] for array in (self.left, self.top, self.col_off, self.row_off, self.width, self.height))
         return ChipRows(tuple(self.items[number] for number in used.tolist()), item.astype(np.int32), *arrays)
 
     @property
     def digest(self) -> str:
-        """Tells these chips, in this order, from others; wherever their items' JSON is."""
-        found = hashlib.blake2b(json.dumps([(ref.item_id, ref.collection) for ref in self.items]).encode(), digest_size=8)
+        """Hash of the chips in their order. It does not depend on where the JSON of the items is."""
+        digest = hashlib.blake2b(json.dumps([(ref.item_id, ref.collection) for ref in self.items]).encode(), digest_size=8)
         for array in (self.item, self.left, self.top, self.col_off, self.row_off, self.width, self.height):
-            found.update(array.tobytes())
-        return found.hexdigest()
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def size(self, pad: bool) -> tuple[int, int]:
-        """(height, width) of all chips.
+        """Return (height, width) of all chips.
 
         Raises
         ------
@@ -115,7 +118,7 @@ def read_rows(index: IndexLike, storage: StorageOptions) -> tuple[ChipRows, dict
     frame = _frame(index, storage)
     missing = [name for name in _NEEDED if name not in frame]
     if missing:
-        raise ValueError(f"rows must be rows of an index; the columns {missing} are missing")
+        raise ValueError(f"rows must be rows of an index, but the columns {missing} are missing")
     items, item = _items(frame)
     integers = (frame[name].to_numpy(np.int32) for name in ("col_off", "row_off", "width", "height"))
     rows = ChipRows(items, item, frame["proj_left"].to_numpy(np.float64), frame["proj_top"].to_numpy(np.float64), *integers)
@@ -124,7 +127,7 @@ def read_rows(index: IndexLike, storage: StorageOptions) -> tuple[ChipRows, dict
 
 
 def _frame(index: Any, storage: StorageOptions) -> pd.DataFrame:
-    """The rows without their outlines, which take long to parse and are not needed here."""
+    """Return the rows without geometry, which is slow to parse and not needed."""
     if isinstance(index, (str, os.PathLike, list, tuple)):
         from xchip.indexing.opening.read import read_index
 
@@ -136,15 +139,15 @@ def _frame(index: Any, storage: StorageOptions) -> pd.DataFrame:
 
 
 def _items(frame: pd.DataFrame) -> tuple[tuple[ItemRef, ...], np.ndarray]:
-    """(items, which of them each row is of)."""
+    """Return (items, index of the item of each row)."""
     import pandas as pd
 
     code = np.zeros(len(frame), np.int64)
     for name in _ITEM:
         if name in frame:
-            own, values = pd.factorize(frame[name])
-            # Codes are made dense again each time, so that their product can't overflow.
-            code = np.unique(code * (len(values) + 1) + own + 1, return_inverse=True)[1]
+            column, values = pd.factorize(frame[name])
+            # Renumber the codes after each column, so that their product can't overflow.
+            code = np.unique(code * (len(values) + 1) + column + 1, return_inverse=True)[1]
     _, first, item = np.unique(code, return_index=True, return_inverse=True)
     columns = [_texts(frame[name].iloc[first]) if name in frame else [None] * len(first) for name in _ITEM]
     return tuple(ItemRef(str(item_id), *rest) for item_id, *rest in zip(*columns, strict=True)), item.astype(np.int32)
@@ -155,7 +158,7 @@ def _texts(column: pd.Series) -> list[str | None]:
 
 
 def _plain(column: pd.Series) -> np.ndarray:
-    """A column as xarray takes it: dates in UTC without a zone, text as objects, "" for a missing collection."""
+    """Return a column as xarray needs it: dates in UTC without a zone, text as objects, "" for missing text."""
     import pandas as pd
 
     if isinstance(column.dtype, pd.DatetimeTZDtype):
@@ -165,6 +168,8 @@ def _plain(column: pd.Series) -> np.ndarray:
     return column.to_numpy()
 
 
-def coordinates(coords: Mapping[str, np.ndarray], positions: Any) -> dict[str, tuple[str, np.ndarray]]:
-    """Coordinates of the chips at ``positions``, as xarray takes them."""
+def coordinates(
+    coords: Mapping[str, np.ndarray], positions: slice | Sequence[int] | np.ndarray
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Return coordinates of the chips at ``positions``, in the form of xarray."""
     return {name: ("chip", values[positions]) for name, values in coords.items()}

@@ -1,4 +1,4 @@
-"""`ChipTable`: the chips of an index, opened once to be read many times."""
+"""Open the chips of an index once, to read them many times: `ChipTable`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from xchip.chips.chip_reader import ChipReader
-from xchip.chips.chip_rows import ChipRows, coordinates, read_rows
+from xchip.chips.chip_rows import ChipRows, Positions, coordinates, read_rows
 from xchip.chips.item_cache import Items as ItemCache
 from xchip.chips.item_cache import given_items, survey
 from xchip.chips.read_plan import tile_shape
@@ -21,10 +21,8 @@ from xchip.sensors.profile import SensorProfile
 from xchip.stac.scene.sentinel2_offset import Harmonize
 
 if TYPE_CHECKING:
+    import dask.array as da
     import pandas as pd
-
-Positions = slice | Sequence[int] | np.ndarray
-"""Positions of rows."""
 
 
 class TableOptions(TypedDict, total=False):
@@ -64,11 +62,11 @@ class ChipTable:
     reader: ChipReader
     """Reads the pixels."""
     assets: tuple[str, ...] | None = None
-    """The bands as they were asked for."""
+    """The names passed as ``assets``."""
     options: TableOptions = field(default_factory=lambda: TableOptions(), repr=False)
     """The keywords of `open_table`."""
     nodata: np.ndarray | None = field(default=None, repr=False)
-    """nodata_fraction of each chip, where the index has it."""
+    """nodata_fraction of each chip, if the index has the column."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,8 +78,8 @@ class ChipTable:
         self.reader.read_into(rows, range(len(self.reader.bands)), [layout.planes(arrays, chip) for chip in range(len(rows))])
         return arrays
 
-    def dataset(self, positions: Positions, arrays: Sequence[np.ndarray]) -> xr.Dataset:
-        """Chips at ``positions`` as a Dataset; ``arrays`` are (chip, y, x), one per band."""
+    def dataset(self, positions: Positions, arrays: Sequence[np.ndarray] | Sequence[da.Array]) -> xr.Dataset:
+        """Return the chips at ``positions`` as a Dataset; ``arrays`` are (chip, y, x), one per band."""
         bands = {
             band.name: (("chip", "y", "x"), array, dict(band.attrs))
             for band, array in zip(self.reader.bands, arrays, strict=True)
@@ -89,12 +87,12 @@ class ChipTable:
         return xr.Dataset(bands, coordinates(self.coords, positions), self.attrs)
 
     def with_bands(self, names: Sequence[str]) -> ChipTable:
-        """The same chips with other bands."""
+        """Return the same chips with other bands."""
         items = replace(self.reader.items, assets=tuple(names))
         return replace(self, reader=_reader(items, self.rows, self.reader.size), assets=tuple(names))
 
     def frame(self) -> pd.DataFrame:
-        """The rows as a DataFrame: the columns of the index that reading needs, without the geometry."""
+        """Return the rows as a DataFrame: the columns of the index that reading needs, without the geometry."""
         import pandas as pd
 
         columns = dict(self.coords)
@@ -109,7 +107,7 @@ class ChipTable:
 
     @property
     def attrs(self) -> dict[str, str]:
-        """The sensor, where all chips have the same."""
+        """The sensor, if all chips have the same."""
         sensors = {ref.sensor for ref in self.rows.items}
         sensor = sensors.pop() if len(sensors) == 1 else None
         return {} if sensor is None else {"sensor": sensor}
@@ -157,7 +155,7 @@ def open_table(
     items
         The items, if ``item_href`` does not lead to them: anything that `xchip.stack` takes.
     sensor
-        A profile, or its name, for all items. None: as the index says.
+        A profile, or its name, for all items. None: the sensor in the index.
     harmonize
         How to treat the offset of Sentinel-2's processing baseline 04.00, item by item, as for `xchip.stack`. False keeps
         values as stored, and rejects items whose values have another meaning than those of the first item.
@@ -194,25 +192,25 @@ def open_table(
     options = TableOptions(items=items, sensor=sensor, harmonize=harmonize, pad=pad, storage=storage, pixels=pixels)
     names = None if assets is None else (assets,) if isinstance(assets, str) else tuple(assets)
     if isinstance(index, ChipTable):
-        given = [name for name, value in options.items() if value is not None and value is not False]
-        if given:
-            raise ValueError(f"the index is a ChipTable, which has its own {', '.join(given)}; pass them to xchip.open_table")
+        passed = [name for name, value in options.items() if value is not None and value is not False]
+        if passed:
+            raise ValueError(f"the index is a ChipTable, which has its own {', '.join(passed)}; pass them to xchip.open_table")
         return index if names is None or names == index.assets else index.with_bands(names)
     if isinstance(items, Iterator):
         options["items"] = items = list(items)
     storage = storage or StorageOptions()
     rows, coords, nodata = read_rows(index, storage)
     if not len(rows):
-        raise ValueError("the index has no rows, so nothing says which bands its chips have")
-    chosen = given_items(items, rows.items) if items is not None else None
-    cache = ItemCache(names, sensor, chosen, storage, pixels or storage, harmonize)
+        raise ValueError("the index has no rows, so the bands of its chips are unknown; pass an index with rows")
+    passed_items = given_items(items, rows.items) if items is not None else None
+    cache = ItemCache(names, sensor, passed_items, storage, pixels or storage, harmonize)
     return ChipTable(rows, coords, _reader(cache, rows, rows.size(pad)), names, options, nodata)
 
 
 def rows_and_options(
     index: IndexLike | ChipTable, assets: Assets, options: TableOptions
 ) -> tuple[IndexLike, Assets, TableOptions]:
-    """Index, assets and options, where a `ChipTable` stands for its rows and the way it was opened."""
+    """Return index, assets and options; for a `ChipTable`, its rows and the arguments that it was opened with."""
     if not isinstance(index, ChipTable):
         return index, assets, options
     opened = open_table(index, assets, **options)

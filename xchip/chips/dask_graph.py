@@ -1,56 +1,85 @@
-"""Dask arrays of chips: a task for each chunk and band, and one value that the bands of a chunk share."""
+"""Dask arrays from graphs: of chips that are read, and of blocks that tasks of a graph compute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import dask.array as da
+    from dask.typing import DaskCollection, Key
 
-def band_arrays(
-    parts: Sequence[Any],
-    lengths: Sequence[int],
-    shape: tuple[int, ...],
-    dtypes: Sequence[np.dtype],
-    names: Sequence[str],
-    token: str,
-) -> list[Any]:
-    """An array (chip, ...) of each band.
+    from xchip.chips.item_cache import ChipBand
+
+ChunkIndex: TypeAlias = tuple[Any, ...]
+"""(band, chip, ...): the number of a band, and an index into each dimension of a chunk."""
+
+
+class ChipChunk(Protocol):
+    """A chunk of chips that reads its pixels when it is indexed."""
+
+    def __len__(self) -> int:
+        """Number of chips."""
+
+    def __getitem__(self, key: ChunkIndex) -> np.ndarray:
+        """Read pixels."""
+
+
+def band_arrays(parts: Sequence[ChipChunk], shape: tuple[int, ...], bands: Sequence[ChipBand], token: str) -> list[da.Array]:
+    """Return an array (chip, ...) for each band: one task per chunk and band. The bands of a chunk share one value.
 
     Parameters
     ----------
     parts
-        The chunks: indexing one with (band, chip, ...) reads pixels.
-    lengths
-        Chips in each.
+        The chunks, in order.
     shape
-        Length of the other dimensions.
-    dtypes, names
-        Of each band.
+        Length of the dimensions after ``chip``.
+    bands
+        The bands that the chunks read.
     token
-        Tells these chips from others.
+        Identifies these chips in the names of the graph's keys.
     """
     import dask.array as da
-    from dask._task_spec import DataNode, Task, TaskRef
+
+    # dask.array.from_array builds its tasks with the same function, but sends the whole array-like object to every task, where
+    # a chunk needs its own rows only. The optimizer recognises the function: it passes a slice of the result on to the
+    # chunk, so that no more pixels are read than needed (tests/test_open_chips.py checks this).
     from dask.array.core import getter
     from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
     shared = f"chip-rows-{token}"
-    values: dict[Any, Any] = {(shared, number): DataNode((shared, number), part) for number, part in enumerate(parts)}
-    rows = MaterializedLayer(values)
-    rest = (0,) * len(shape)
+    rows = MaterializedLayer({(shared, number): part for number, part in enumerate(parts)})
+    origin = (0,) * len(shape)
     everything = (slice(None),) * (1 + len(shape))
+    chunks = (tuple(map(len, parts)), *((length,) for length in shape))
     arrays = []
-    for band_number, (band, dtype) in enumerate(zip(names, dtypes, strict=True)):
-        name = f"chips-{band}-{token}"
-        # As dask reads arrays: it hands a slice of the result down to the getter, so that no more is read than is asked for.
-        tasks = {
-            key: Task(key, getter, TaskRef((shared, number)), (band_number, *everything))
-            for number in range(len(parts))
-            for key in [(name, number, *rest)]
-        }
+    for band_number, band in enumerate(bands):
+        name = f"chips-{band.name}-{token}"
+        tasks = {(name, n, *origin): (getter, (shared, n), (band_number, *everything)) for n in range(len(parts))}
         graph = HighLevelGraph({shared: rows, name: MaterializedLayer(tasks)}, {shared: set(), name: {shared}})
-        chunks = (tuple(lengths), *((length,) for length in shape))
-        arrays.append(da.Array(graph, name, chunks, dtype=dtype))
+        arrays.append(da.Array(graph, name, chunks, dtype=band.dtype))
     return arrays
+
+
+def block_key(name: str, *numbers: int) -> tuple[str | int, ...]:
+    """Return the key of a block of the array ``name``, or of a task."""
+    return (name, *numbers)
+
+
+def graph_array(
+    name: str,
+    graph: Mapping[Key, object],
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: np.dtype,
+    sources: Sequence[da.Array],
+) -> da.Array:
+    """Return the NumPy-backed array whose blocks are the keys (name, ...) of ``graph``, which uses blocks of ``sources``."""
+    import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph
+
+    # In dask's annotations, its arrays don't match its protocol of collections.
+    dependencies = cast("Sequence[DaskCollection]", sources)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
+    return da.Array(layers, name, chunks, meta=np.empty((0,) * len(chunks), dtype))

@@ -1,4 +1,4 @@
-"""Pixels of a file in its own grid, by blocks: what several chips need is decoded once."""
+"""Read pixels of a file by blocks: a block that several chips need is decoded once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from xchip.raster.reader import check
 from xchip.raster.regrid import Box
 
 KEPT_BYTES = 256 << 20
-"""Decoded blocks that a process keeps: neighbouring chunks of chips share blocks."""
+"""Size of the decoded blocks that a process keeps: neighbouring chunks of chips share blocks."""
 
 BLOCKS: SharedCache[np.ndarray] = SharedCache(KEPT_BYTES, cost=lambda block: block.nbytes)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A part of a file's pixels. Only the pixels that were asked for are meaningful."""
+    """A part of a file's pixels. Only the requested pixels are set."""
 
     box: Box
     """Where it lies in the file."""
@@ -34,12 +34,12 @@ class Canvas:
     """(bands, rows, columns)."""
 
     def of(self, box: Box) -> np.ndarray:
-        """A view of a part, (bands, rows, columns)."""
+        """Return a view of a part, (bands, rows, columns)."""
         top, left = self.box.top, self.box.left
         return self.values[:, box.top - top : box.bottom - top, box.left - left : box.right - left]
 
     def part(self, number: int, box: Box) -> np.ndarray:
-        """A view of a part of band ``number`` (of those that were asked for), (rows, columns)."""
+        """Return a view of a part of the requested band ``number``, (rows, columns)."""
         return self.of(box)[number]
 
 
@@ -74,7 +74,7 @@ def read_canvas(
         if keep:
             together = dataset.count > 1 and len(set(dataset.block_shapes)) == 1 and dataset.interleaving.name == "pixel"
             kept = [band.index for band in bands] if together else indexes
-            # A file that is written again has other blocks; its dataset has been opened anew.
+            # A rewritten file has other blocks, so its stamp is part of the key.
             file = (bands[0].href, file_stamp(bands[0].href))
             return kept_canvas(dataset, file, kept, [kept.index(index) for index in indexes], boxes)
         return fresh_canvas(dataset, indexes, boxes)

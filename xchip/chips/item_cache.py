@@ -1,4 +1,4 @@
-"""Items as chips need them: read when the first chip of theirs is, once a process, and held against what was promised."""
+"""Read items when their first chip is read, once per process, and check them against the first item of their kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from xchip.stac.scene.understand import collection_of, understand
 from xchip.stac.stack.variables import make_column
 
 KEPT_SCENES = 512
-"""Items of which a process knows the bands; one takes some 20 kB."""
+"""Number of items that a process keeps; each takes about 20 kB."""
 
 
 _ONE_OFFSET = "pass harmonize=True to bring Sentinel-2's values to one offset, or harmonize=0 to take them as they are"
@@ -145,12 +145,12 @@ class Items:
         return _SCENES.get(self._key(ref), lambda: self._understood(ref))
 
     def placed(self, ref: ItemRef, bands: Sequence[ChipBand], kind: Kind) -> PlacedScene:
-        """`scene`, held against ``bands``, which were promised before it was read.
+        """Return `scene` as placed bands, checked against ``bands``.
 
         Raises
         ------
         ItemError
-            Also if the item disagrees with what the first item of its kind promised.
+            If the item can't be read, or differs from the first item of its kind.
         """
         promised = tuple((band.name, band.dtype.str, repr(band.fill)) for band in bands)
         return _PLACED.get((self._key(ref), kind.item_id, kind.names, promised), lambda: place(self.scene(ref), bands, kind))

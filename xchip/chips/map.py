@@ -1,4 +1,4 @@
-"""A function of chips over a whole scene, and its results back on the scene's grid."""
+"""Apply a function to the chips of a whole scene, and put its results back on the scene's grid."""
 
 from __future__ import annotations
 
@@ -7,35 +7,51 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import xarray as xr
 
-from xchip.chips.blend import Blend, Overlap, blend_of, blend_window, paint, weights_of
+from xchip.chips.blend import Blend, Fill, Overlap, blend_of, blend_window, paint, weights_of
+from xchip.chips.dask_graph import block_key, graph_array
 from xchip.chips.placement import Placement, by_block, place
-from xchip.chips.stitch import CHUNK_BYTES, CHUNK_PIXELS, chunk_sizes, with_crs
+from xchip.chips.stitch import CHUNK_BYTES, CHUNK_PIXELS, Window, chunk_sizes, with_crs
 from xchip.core.arrays import Xarray, as_dataset, fill_of, pixel_grid
 from xchip.core.grid import Anchor, ChipGrid, Edge, Pair, PixelGrid, Size, chip_grid
 
-ChipFunction = Callable[[np.ndarray], Any]
-"""``function(chips)``: (n, band, y, x) to (n, y, x), (n, k, y, x), (n,) or (n, k)."""
+if TYPE_CHECKING:
+    import dask.array as da
+
+ChipFunction: TypeAlias = Callable[[np.ndarray], Any]
+"""``function(chips)``: (n, band, y, x) to (n, y, x), (n, k, y, x), (n,) or (n, k); an array, or an object like one."""
+
+
+class Template(Protocol):
+    """An array, or anything with its shape and dtype."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Data type."""
 
 
 @dataclass(frozen=True)
 class _Call:
-    """How the function is called."""
+    """Input and output of the function."""
 
     fills: np.ndarray
-    """What each band has outside the scene."""
+    """Value of each band outside the scene."""
     size: tuple[int, int]
     """(y, x) of a chip."""
     batch: int
-    """Chips at once, at most."""
+    """Largest number of chips in a call."""
     shape: tuple[int, ...]
-    """What the function returns for one chip."""
+    """Shape of the result for one chip."""
     dtype: np.dtype
-    """And its dtype."""
+    """Data type of the result."""
 
 
 def map_chips(
@@ -46,23 +62,23 @@ def map_chips(
     bands: str | Sequence[str] | None = None,
     overlap: Overlap | np.ndarray = "mean",
     batch: int = 16,
-    template: Any = None,
+    template: Template | None = None,
     dim: str = "class",
-    fill: Any = None,
+    fill: Fill | None = None,
     stride: Pair | None = None,
     edge: Edge | None = None,
     anchor: Anchor = "origin",
 ) -> xr.DataArray:
-    """``function`` of each chip, put back on the scene's grid: what is behind ``.chips.map``, where it is described."""
+    """Apply ``function`` to each chip and put the results back on the scene's grid; see ``.chips.map``."""
     window = blend_window(overlap)
     if not isinstance(batch, (int, np.integer)) or batch < 1:
-        raise ValueError(f"batch is the number of chips that the function gets at once, at least 1, got {batch}")
+        raise ValueError(f"batch is the number of chips in a call of the function and must be at least 1, got {batch}")
     ds = as_dataset(obj)
     if edge is None:
-        edge = "drop" if isinstance(size, ChipGrid) else "pad"  # a ChipGrid has its own; "drop" is what chip_grid takes for none
+        edge = "drop" if isinstance(size, ChipGrid) else "pad"  # chip_grid takes no other with a ChipGrid
     grid = chip_grid(pixel_grid(ds), size, stride=stride, edge=edge, anchor=anchor)
     if grid.edge == "partial":
-        raise ValueError("edge='partial' makes chips of several sizes, and the function gets chips of one: use 'pad' or 'shift'")
+        raise ValueError("edge='partial' makes chips of several sizes, but the function needs one size; use 'pad' or 'shift'")
     if not len(grid):
         raise ValueError(f"the grid has no chips: the scene has {grid.pixels.shape} pixels, a chip {grid.size}; use edge='pad'")
     arrays = _bands(ds, bands)
@@ -77,44 +93,44 @@ def map_chips(
 
 
 def _bands(ds: xr.Dataset, bands: str | Sequence[str] | None) -> list[xr.DataArray]:
-    """The chosen bands, of one dtype, all (time, y, x) or all (y, x)."""
+    """Return the chosen bands. They have one dtype, and are all (time, y, x) or all (y, x)."""
     if bands is None:
         names = [str(name) for name, array in ds.data_vars.items() if {"y", "x"} <= set(array.dims)]
     else:
         names = [bands] if isinstance(bands, str) else list(bands)
     missing = [name for name in names if name not in ds.variables]
     if missing or not names:
-        raise ValueError(f"there are no bands {missing or bands}; the array has {[str(name) for name in ds.data_vars]}")
+        raise ValueError(f"the array has no bands {missing or bands}, only {[str(name) for name in ds.data_vars]}")
     arrays = [ds[name].transpose("time", ..., missing_dims="ignore").transpose(..., "y", "x") for name in names]
     dims, dtypes = {array.dims for array in arrays}, {array.dtype for array in arrays}
     if len(dims) > 1 or not dims <= {("time", "y", "x"), ("y", "x")}:
         raise ValueError(f"bands must all have the dims (time, y, x) or (y, x), got {sorted(dims)}")
     if len(dtypes) > 1:
-        found = {name: str(array.dtype) for name, array in zip(names, arrays, strict=True)}
+        dtype_of = {name: str(array.dtype) for name, array in zip(names, arrays, strict=True)}
         raise ValueError(
-            f"the function gets the bands as one array, so they must have one dtype, not {found}; choose with bands=, or convert "
-            "with .astype"
+            f"the function gets the bands as one array, so they must have one dtype, got {dtype_of}; choose bands with bands=, "
+            "or convert them with .astype"
         )
     return arrays
 
 
-def _call(function: ChipFunction, arrays: Sequence[xr.DataArray], grid: ChipGrid, batch: int, template: Any) -> _Call:
+def _call(function: ChipFunction, arrays: Sequence[xr.DataArray], grid: ChipGrid, batch: int, template: Template | None) -> _Call:
     size = (int(grid.rows[2][0]), int(grid.columns[2][0]))
     fills = np.array([fill_of(array) for array in arrays])
     if template is None:
-        one = np.empty((1, len(fills), *size), fills.dtype)
-        one[:] = fills[:, None, None]
-        template = _made(function, one)
-        if template.shape[:1] != (1,):
+        chips = np.empty((1, len(fills), *size), fills.dtype)
+        chips[:] = fills[:, None, None]
+        result = _result(function, chips)
+        if result.shape[:1] != (1,):
             raise ValueError(
-                f"the function got chips of shape {one.shape} and returned {template.shape}; the first must be 1 too"
+                f"the function got chips of shape {chips.shape} and returned {result.shape}; the first length must be 1, too"
             )
-        template = template[0]
+        template = result[0]
     shape, dtype = tuple(int(length) for length in template.shape), np.dtype(template.dtype)
     if len(shape) > 3:
-        raise ValueError(f"for one chip the function may return (y, x), (k, y, x), (k,) or (), not shape {shape}")
+        raise ValueError(f"for one chip the function must return (y, x), (k, y, x), (k,) or (), got shape {shape}")
     if 0 in shape:
-        raise ValueError(f"the function has to return something for each chip, not an array of shape {shape}")
+        raise ValueError(f"the function must return at least one value for each chip, got an array of shape {shape}")
     return _Call(fills, size, batch, shape, dtype)
 
 
@@ -124,16 +140,17 @@ def _mapped(
     grid: ChipGrid,
     placement: Placement,
     call: _Call,
-    window: Any,
-    fill: Any,
-) -> Any:
-    """The result, lazy: (time, ..., y, x).
+    window: Window,
+    fill: Fill | None,
+) -> da.Array:
+    """Return the lazy result (time, ..., y, x).
 
-    A chunk is one task: it reads the pixels under its chips, maps these and blends them. Chips on the border of two chunks
-    are mapped for both; results do not wait for those of other chunks, so that none pile up in memory.
+    Each chunk is one task: it reads the pixels of its chips, maps the chips and blends the results. Chips on the border of two
+    chunks are mapped for both. Chunks don't wait for each other, so results don't pile up in memory.
     """
     import dask.array as da
-    from dask.highlevelgraph import HighLevelGraph
+    from dask.base import tokenize
+    from dask.typing import Key
 
     name = "the function's result"
     blend = blend_of(call.dtype, placement, window, nodata=None, fill=fill, name=name)
@@ -141,38 +158,37 @@ def _mapped(
     weights = weights_of(blend, window, (chip_height, chip_width), name)
     rows, columns = chunk_sizes(_chunk(grid, placement, call), placement, 1)
     sources = [da.asarray(array.data if "time" in array.dims else array.data[None]) for array in arrays]
-    name = "map-chips-" + da.core.tokenize(function, [source.name for source in sources], grid, blend, weights, call)
+    name = "map-chips-" + tokenize(function, [source.name for source in sources], grid, blend, weights, call)
     # A model may be large, and so may weights: each is in the graph once.
-    graph: dict[Any, Any] = {"function-" + name: function, "weights-" + name: weights}
-    own = {(i, j): table for _, i, j, table in by_block(placement.pieces(rows, columns), [len(grid)])}
+    graph: dict[Key, object] = {"function-" + name: function, "weights-" + name: weights}
+    tables = {(i, j): table for _, i, j, table in by_block(placement.pieces(rows, columns), [len(grid)])}
     for number, ((i, height), (j, width)) in enumerate(product(enumerate(rows), enumerate(columns))):
-        table = own.get((i, j), np.empty((0, 10), np.int64))
+        table = tables.get((i, j), np.empty((0, 10), np.int64))
         tile = _tile(grid, table, (*extra, height, width))
         parts = [_parts(tile, source.chunks[1:]) for source in sources]
         for step in range(sources[0].shape[0]):
-            windows: list[list[Any]] = []
-            for band, (source, found) in enumerate(zip(sources, parts, strict=True)):
+            windows: list[list[Key]] = []
+            for band, (source, blocks) in enumerate(zip(sources, parts, strict=True)):
                 block, within = _block_of(source.chunks[0], step)
-                windows.append([("read-" + name, number, step, band, part) for part in range(len(found))])
-                for key, ((y, x), taken, target) in zip(windows[-1], found, strict=True):
+                windows.append([block_key("read-" + name, number, step, band, part) for part in range(len(blocks))])
+                for key, ((y, x), taken, target) in zip(windows[-1], blocks, strict=True):
                     graph[key] = (partial(_read, (within, *taken), target), (source.name, block, y, x))
             task = partial(_map_chunk, tile, call, blend)
-            graph[name, step, *(0 for _ in extra), i, j] = (task, "function-" + name, "weights-" + name, windows)
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=sources)
+            graph[block_key(name, step, *(0 for _ in extra), i, j)] = (task, "function-" + name, "weights-" + name, windows)
     chunks = ((1,) * sources[0].shape[0], *((length,) for length in extra), rows, columns)
-    return da.Array(layers, name, chunks, meta=np.empty((0,) * len(chunks), blend.dtype))
+    return graph_array(name, graph, chunks, blend.dtype, sources)
 
 
 def _pixel_shape(call: _Call) -> tuple[int, ...]:
-    """What one chip gives, (..., y, x): one pixel where the function returns no pixels."""
+    """Return the shape (..., y, x) of the result for one chip; a value without pixels counts as one pixel."""
     return call.shape if len(call.shape) > 1 else (*call.shape, 1, 1)
 
 
 def _chunk(grid: ChipGrid, placement: Placement, call: _Call) -> tuple[int, int]:
-    """(y, x) pixels of a chunk of the result: whole strides, and not too many pixels in or out."""
+    """Return the (y, x) pixels of a chunk: whole strides, with limited input and output."""
     read = len(call.fills) * math.prod(grid.stride) * call.fills.itemsize
-    made = math.prod(_pixel_shape(call)[:-2]) * math.prod(placement.strides) * max(4, call.dtype.itemsize)
-    side = max(1, min(int((CHUNK_BYTES / max(read, made)) ** 0.5), CHUNK_PIXELS // max(grid.stride)))
+    written = math.prod(_pixel_shape(call)[:-2]) * math.prod(placement.strides) * max(4, call.dtype.itemsize)
+    side = max(1, min(int((CHUNK_BYTES / max(read, written)) ** 0.5), CHUNK_PIXELS // max(grid.stride)))
     return side * placement.strides[0], side * placement.strides[1]
 
 
@@ -181,13 +197,13 @@ class _Tile:
     """The chips of one chunk of the result."""
 
     table: np.ndarray
-    """Their pieces, as `Placement.pieces` tells."""
+    """Their rows of `Placement.pieces`."""
     corners: tuple[tuple[int, int], ...]
-    """(y, x) of each chip in the window of the scene that they lie in."""
+    """(y, x) of each chip in the window, the part of the scene that holds the chips."""
     origin: tuple[int, int]
-    """The window's first row and column in the scene; may be negative."""
+    """First row and column of the window in the scene; may be negative."""
     window: tuple[int, int]
-    """Its (y, x) pixels."""
+    """(y, x) pixels of the window."""
     shape: tuple[int, ...]
     """(..., y, x) of the chunk."""
 
@@ -204,27 +220,27 @@ def _tile(grid: ChipGrid, table: np.ndarray, shape: tuple[int, ...]) -> _Tile:
     return _Tile(table, tuple(zip(*corners, strict=True)), (origin[0], origin[1]), (window[0], window[1]), shape)
 
 
-_Part = tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]
-"""(block of the scene, what is taken of it, where it lies in the tile's window)."""
+_Part: TypeAlias = tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]
+"""(block of the scene, slices of the block, slices of the tile's window)."""
 
 
 def _parts(tile: _Tile, chunks: Sequence[Sequence[int]]) -> list[_Part]:
-    """The blocks of the scene that a tile touches."""
-    found = []
+    """Return the blocks of the scene that a tile touches."""
+    axes = []
     for first, length, sizes in zip(tile.origin, tile.window, chunks, strict=True):
-        own = []
+        parts = []
         begin = 0
         for block, size in enumerate(sizes):
             start, stop = max(first, begin), min(first + length, begin + size)
             if start < stop:
-                own.append((block, slice(start - begin, stop - begin), slice(start - first, stop - first)))
+                parts.append((block, slice(start - begin, stop - begin), slice(start - first, stop - first)))
             begin += size
-        found.append(own)
-    return [((i, j), (y, x), (to_y, to_x)) for (i, y, to_y), (j, x, to_x) in product(*found)]
+        axes.append(parts)
+    return [((i, j), (y, x), (to_y, to_x)) for (i, y, to_y), (j, x, to_x) in product(*axes)]
 
 
 def _block_of(sizes: Sequence[int], position: int) -> tuple[int, int]:
-    """(block, position in it)."""
+    """Return (block, position in the block)."""
     ends = np.cumsum(sizes)
     block = int(np.searchsorted(ends, position, side="right"))
     return block, position - int(ends[block] - sizes[block])
@@ -243,7 +259,7 @@ def _map_chunk(
     weights: np.ndarray | None,
     windows: Sequence[Sequence[tuple[tuple[slice, slice], np.ndarray]]],
 ) -> np.ndarray:
-    """One chunk of the result, (1, ..., y, x), from the ``windows`` (y, x) of each band."""
+    """Compute a chunk of the result, (1, ..., y, x), from the ``windows`` (y, x) of each band."""
     pixels = np.empty((len(call.fills), *tile.window), call.fills.dtype)
     pixels[:] = call.fills[:, None, None]
     for band, parts in zip(pixels, windows, strict=True):
@@ -253,43 +269,43 @@ def _map_chunk(
 
 
 def _pieces(tile: _Tile, call: _Call, function: ChipFunction, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What the function makes of each chip, a batch at a time, cut to the chunk."""
+    """Yield the result for each chip, cut to the chunk; call the function batch by batch."""
     height, width = call.size
     for first in range(0, len(tile.corners), call.batch):
         corners = tile.corners[first : first + call.batch]
         chips = np.stack([pixels[:, y : y + height, x : x + width] for y, x in corners])
-        result = _made(function, chips)
-        wanted = (len(chips), *call.shape)
-        if result.shape != wanted or not np.can_cast(result.dtype, call.dtype, "same_kind"):
+        result = _result(function, chips)
+        expected = (len(chips), *call.shape)
+        if result.shape != expected or not np.can_cast(result.dtype, call.dtype, "same_kind"):
             raise ValueError(
-                f"the function got chips of shape {chips.shape} and returned {result.dtype} {result.shape}; it has to return "
-                f"{call.dtype} {wanted}, as its template or its first call says"
+                f"the function got chips of shape {chips.shape} and returned {result.dtype} {result.shape}; it must return "
+                f"{call.dtype} {expected}, like the template or its first call"
             )
         result = result.reshape(len(chips), *_pixel_shape(call))
-        for row, made in zip(tile.table[first : first + call.batch], result, strict=True):
+        for row, values in zip(tile.table[first : first + call.batch], result, strict=True):
             y, x, _, _, rows, columns = row[2:8].tolist()
-            yield row, made[..., y : y + rows, x : x + columns]
+            yield row, values[..., y : y + rows, x : x + columns]
 
 
-def _made(function: ChipFunction, chips: np.ndarray) -> np.ndarray:
-    """What the function makes of chips, as a plain array of numbers."""
-    made = function(chips)
-    if np.ma.is_masked(made):
+def _result(function: ChipFunction, chips: np.ndarray) -> np.ndarray:
+    """Call the function, and return its result as a plain array of numbers."""
+    result = function(chips)
+    if np.ma.is_masked(result):
         raise ValueError(
-            "the function returned a masked array, and maps have no masks; give masked pixels a value, as in "
-            "made.filled(numpy.nan), and tell it by fill="
+            "the function returned a masked array, but maps have no masks; give masked pixels a value, as in "
+            "result.filled(numpy.nan), and pass the value as fill="
         )
-    made = np.asarray(made)
-    if made.dtype.kind not in "biufc":
-        raise ValueError(f"the function returned values of type {made.dtype}; it has to return numbers")
-    return made
+    array = np.asarray(result)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"the function returned values of type {array.dtype}; it must return numbers")
+    return array
 
 
 def _with_coords(array: xr.DataArray, ds: xr.Dataset, grid: ChipGrid, pixels: PixelGrid) -> xr.DataArray:
-    """``array`` with the coordinates of the scene: pixel centres, times, a CRS."""
+    """Return ``array`` with the coordinates of the scene: pixel centres, times, a CRS."""
     coords = {name: coord for name, coord in ds.coords.items() if set(coord.dims) <= {"time"} & set(array.dims)}
-    coords.pop("spatial_ref", None)  # its GeoTransform is the scene's
-    # The scene's own centres, to the last bit: results then line up with it as a new variable.
+    coords.pop("spatial_ref", None)  # its GeoTransform describes the scene
+    # Exactly the centres of the scene, so that the result aligns with it as a new variable.
     y, x = (ds["y"].values, ds["x"].values) if pixels == grid.pixels else pixels.centres()
     name = "mapped"
     return with_crs(array.assign_coords({**coords, "y": y, "x": x}).to_dataset(name=name), pixels.crs)[name].rename(None)

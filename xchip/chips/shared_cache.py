@@ -1,4 +1,4 @@
-"""Values that threads share: each is made once, also where several threads ask for it at the same time."""
+"""Values that threads share: each value is made once, even if several threads need it at the same time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ALL: weakref.WeakSet[SharedCache[Any]] = weakref.WeakSet()
 
 
 class SharedCache(Generic[Value]):
-    """Values by key, the least recently used of which go where ``limit`` is exceeded.
+    """Values by key. Beyond ``limit``, the least recently used values are dropped.
 
-    A thread that claims a key makes its value; others who ask meanwhile wait for it. Who claims several makes all of them
-    before it waits for those of others, so threads can't wait for each other.
+    A thread that claims a key makes its value; other threads wait for it. A thread makes all values that it claimed before it
+    waits for values of other threads, so there are no deadlocks.
     """
 
     def __init__(self, limit: int, cost: Callable[[Value], int]) -> None:
@@ -29,45 +29,45 @@ class SharedCache(Generic[Value]):
 
     def _restart(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, Future[Value]] = OrderedDict()
+        self._futures: OrderedDict[Hashable, Future[Value]] = OrderedDict()
         self.held = 0
-        """Cost of the values that are kept."""
+        """Cost of the stored values."""
 
     def claim(self, keys: Sequence[Hashable]) -> tuple[dict[Hashable, Future[Value]], list[Hashable]]:
-        """(future of each key, the keys that the caller has to `give` or `fail`)."""
-        found: dict[Hashable, Future[Value]] = {}
+        """Return (future of each key, the keys that the caller must `give` or `fail`)."""
+        futures: dict[Hashable, Future[Value]] = {}
         mine = []
         with self._lock:
             for key in keys:
-                if key not in self._known:
-                    self._known[key] = Future()
+                if key not in self._futures:
+                    self._futures[key] = Future()
                     mine.append(key)
                 else:
-                    self._known.move_to_end(key)
-                found[key] = self._known[key]
-        return found, mine
+                    self._futures.move_to_end(key)
+                futures[key] = self._futures[key]
+        return futures, mine
 
     def give(self, key: Hashable, value: Value) -> None:
-        """Give out the value of a claimed key."""
+        """Store the value of a claimed key, and pass it to waiting threads."""
         with self._lock:
-            future = self._known[key]
+            future = self._futures[key]
             self.held += self._cost(value)
             future.set_result(value)
             while self.held > self.limit:
-                old = next((key for key, kept in self._known.items() if kept.done()), None)
+                old = next((key for key, stored in self._futures.items() if stored.done()), None)
                 if old is None:
                     break
-                self.held -= self._cost(self._known.pop(old).result())
+                self.held -= self._cost(self._futures.pop(old).result())
 
     def fail(self, keys: Sequence[Hashable], error: BaseException) -> None:
-        """Tell those who wait for claimed keys; the next who asks tries again."""
+        """Raise ``error`` in threads that wait for claimed keys; the next claim tries again."""
         with self._lock:
             for key in keys:
-                self._known.pop(key).set_exception(error)
+                self._futures.pop(key).set_exception(error)
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of one key, made if need be."""
-        found, mine = self.claim([key])
+        """Return the value of a key; make it if needed."""
+        futures, mine = self.claim([key])
         if mine:
             try:
                 value = make()
@@ -76,17 +76,17 @@ class SharedCache(Generic[Value]):
                 raise
             self.give(key, value)
             return value
-        return found[key].result()
+        return futures[key].result()
 
     def clear(self) -> None:
-        """Forget what is kept."""
+        """Drop all stored values."""
         with self._lock:
-            self._known = OrderedDict((key, future) for key, future in self._known.items() if not future.done())
+            self._futures = OrderedDict((key, future) for key, future in self._futures.items() if not future.done())
             self.held = 0
 
 
 def file_stamp(href: str | None) -> tuple[int, int] | None:
-    """What changes when a local file is written again; None for what can't be asked cheaply."""
+    """Return a value that changes when a local file is rewritten; None for remote or missing files."""
     try:
         stat = os.stat((href or "").removeprefix("file://"))
     except OSError:
@@ -95,7 +95,7 @@ def file_stamp(href: str | None) -> tuple[int, int] | None:
 
 
 def _after_fork() -> None:
-    # Threads of the parent that hold locks or make values don't exist in a child.
+    # A child process lacks the parent's threads that hold locks or make values.
     for cache in _ALL:
         cache._restart()
 

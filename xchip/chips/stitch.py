@@ -1,69 +1,86 @@
-"""Chips back on the scene's grid: the way back from `extract`, and the way home for what a model makes of chips."""
+"""Put chips, or what a model computed from them, back on the scene's grid: the inverse of `extract`."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
-from xchip.chips.blend import Blend, Overlap, blend_of, blend_window, paint, weights_of
+from xchip.chips.blend import Blend, Fill, Overlap, blend_of, blend_window, paint, weights_of
+from xchip.chips.dask_graph import block_key, graph_array
 from xchip.chips.placement import Placement, by_block, place, positions
 from xchip.core.arrays import Xarray, nodata_of
 from xchip.core.grid import ChipGrid, PixelGrid
 
-# Chunks of the result: as large as a stack's, and never more than this many bytes.
+if TYPE_CHECKING:
+    import dask.array as da
+
+# Chunks of the result: as large as those of a stack, but at most this many bytes.
 CHUNK_PIXELS = 2048
 CHUNK_BYTES = 64 << 20
 
+ChipArray: TypeAlias = "np.ndarray | da.Array"
+"""Chips (chip, ..., y, x), in memory or lazy."""
+
+Window: TypeAlias = "str | np.ndarray"
+"""How chips blend: a rule, or weights (y, x); see `xchip.chips.blend.blend_window`."""
+
+ChunkSizes: TypeAlias = 'int | tuple[int, int] | tuple[tuple[int, ...], tuple[int, ...]] | Literal["auto"]'
+"""Chunks of a result: pixels, or (y, x)."""
+
 
 def stitch(
-    chips: Any, grid: ChipGrid, *, overlap: Overlap | np.ndarray = "mean", fill: Any = None, chunks: Any = "auto"
+    chips: Xarray | ChipArray,
+    grid: ChipGrid,
+    *,
+    overlap: Overlap | np.ndarray = "mean",
+    fill: Fill | None = None,
+    chunks: ChunkSizes = "auto",
 ) -> Xarray:
-    """Put chips, or what was made of them chip by chip, back on the scene's grid.
+    """Put chips, or what was computed from each chip, back on the scene's grid.
 
     Parameters
     ----------
     chips
-        A Dataset or DataArray (chip, ..., y, x) as ``.chips.extract`` gives it, or computed from that: chips of ``grid``, each
-        at most once, in any order; some may be missing. They are placed by the coordinates proj_left, proj_top, proj_right
-        and proj_bottom; without these by chip_index_y and chip_index_x; without these, or as a plain NumPy or Dask array,
-        they must be all the chips of the grid in its order.
+        A Dataset or DataArray (chip, ..., y, x) from ``.chips.extract``, or computed from one: chips of ``grid``, each at most
+        once, in any order; some may be missing. The coordinates proj_left, proj_top, proj_right and proj_bottom place them;
+        without these, chip_index_y and chip_index_x. Chips without either, or a plain NumPy or Dask array, must be all the
+        chips of the grid in its order.
 
         Chips may be coarser than the grid, by a whole number: (64, 64) for chips of 256 pixels gives a raster whose
         pixels are 4 x 4 of the grid's. Without y and x, (chip,) or (chip, ...), each chip becomes one pixel.
     grid
         The chips' grid. Parts of chips outside the scene, and the padding of ``extract(rows, pad=True)``, are cut off.
     overlap
-        What a pixel in several chips becomes. "mean": their mean. "first": that of the first chip in the order of
+        Value of a pixel that several chips cover. "mean": their mean. "first": the value of the first chip in the order of
         ``chips``. "taper": their mean weighted with a raised cosine, high in the middle of a chip and low at its border,
-        scaled so that the weights of all chips at a pixel sum to one. Or weights of your own, (y, x) like a chip, from 0
-        up, scaled in the same way; a weight of 0 counts only where there is no other, and is as good as any that is 0.
+        scaled so that the weights at a pixel sum to one. An array (y, x) of the size of a chip: your own weights, at least 0,
+        scaled in the same way; weights of 0 count, equally, only where all weights are 0.
     fill
-        The value of pixels that no chip covers, and then the result's nodata value. None: the chips' own nodata value, or
-        NaN for floats.
+        The value of pixels that no chip covers; it becomes the nodata value of the result. None: the nodata value of the
+        chips, or NaN for floats.
     chunks
         Chunks of a lazy result: pixels or (y, x). "auto": whole strides, about 2048 pixels wide.
 
     Returns
     -------
     xarray.Dataset or xarray.DataArray
-        Like ``chips``, with dims (..., y, x), pixel-centre coordinates and a CRS. Lazy if the chips are, in a graph that grows
-        with chunks and not with chips. A pixel whose chips agree keeps its value bit for bit. "first" keeps the dtype, and
-        so does a grid whose chips do not overlap. Else integers become float32, or float64 if they have 32 bits or more
-        (which holds whole numbers up to 2**53).
-        Pixels that are NaN, or hold the chips' nodata value, count only where there is nothing else.
+        Like ``chips``, with dims (..., y, x), pixel-centre coordinates and a CRS. Lazy if the chips are; the size of the graph
+        depends on the number of chunks, not of chips. A pixel whose chips agree keeps its value bit for bit. The dtype stays
+        with "first", and on a grid whose chips do not overlap. Otherwise integers become float32, or float64 if they have
+        32 bits or more (exact up to 2**53). Pixels that are NaN or nodata count only where all chips are NaN or nodata.
 
     Raises
     ------
     ValueError
-        If a chip is not of the grid or occurs twice, if its size does not fit, or if integer chips leave pixels
-        uncovered and there is neither ``fill`` nor a nodata value; if the result's dtype does not hold the fill value.
+        If a chip is not in the grid or occurs twice; if its size does not fit; if integer chips leave pixels uncovered
+        without ``fill`` or a nodata value; if the dtype of the result can't hold the fill value.
 
     Examples
     --------
@@ -90,17 +107,17 @@ def stitch(
     return _stitch_dataset(bands, grid, window, fill, chunks)[name].rename(chips.name)
 
 
-def _named(array: Any) -> xr.DataArray:
+def _named(array: ChipArray) -> xr.DataArray:
     named = xr.DataArray(array)
     last = {named.dims[-2]: "y", named.dims[-1]: "x"} if named.ndim > 2 else {}
     return named.rename({named.dims[0]: "chip", **last})
 
 
-def _stitch_dataset(ds: xr.Dataset, grid: ChipGrid, window: Any, fill: Any, chunks: Any) -> xr.Dataset:
+def _stitch_dataset(ds: xr.Dataset, grid: ChipGrid, window: Window, fill: Fill | None, chunks: ChunkSizes) -> xr.Dataset:
     if "chip" not in ds.dims:
-        raise ValueError(f"chips must have a dimension 'chip', got {tuple(ds.dims)}")
+        raise ValueError(f"chips must have a dimension 'chip', got dims {tuple(ds.dims)}")
     numbers = positions(ds, grid)
-    variables: dict[Any, xr.Variable] = {}
+    variables: dict[Hashable, xr.Variable] = {}
     pixels: PixelGrid | None = None
     for name, array in ds.data_vars.items():
         if "chip" not in array.dims:
@@ -113,38 +130,42 @@ def _stitch_dataset(ds: xr.Dataset, grid: ChipGrid, window: Any, fill: Any, chun
             placement, data = place(grid, numbers, None), array.data[..., None, None]
         if pixels not in (None, placement.pixels):
             raise ValueError(
-                f"variable {name!r} gives pixels of {placement.pixels.res} (y, x), those before it of {pixels and pixels.res}; "
-                "stitch them one by one, such as stitch(chips[['name']], grid)"
+                f"variable {name!r} has pixels of {placement.pixels.res} (y, x), but earlier variables have "
+                f"{pixels and pixels.res}; stitch each variable alone: stitch(chips[[{name!r}]], grid)"
             )
         pixels = placement.pixels
         variables[name] = _stitch_variable(array, data, placement, window, fill, chunks)
     if pixels is None:
-        raise ValueError(f"there is nothing to stitch: no variable has the dimension 'chip' among {list(ds.data_vars)}")
+        raise ValueError(f"there is nothing to stitch: none of the variables {list(ds.data_vars)} has the dimension 'chip'")
     y, x = pixels.centres()
-    return with_crs(xr.Dataset(variables, {**_kept_coords(ds), "y": y, "x": x}, ds.attrs), pixels.crs)
+    return with_crs(xr.Dataset(variables, {**_raster_coords(ds), "y": y, "x": x}, ds.attrs), pixels.crs)
 
 
 def with_crs(ds: xr.Dataset, crs: str) -> xr.Dataset:
-    """``ds`` with a CRS that rioxarray reads, written for each of its variables."""
+    """Return ``ds`` with a CRS, written for each variable so that rioxarray reads it."""
     import rioxarray  # noqa: F401  registers .rio
 
     return ds.rio.write_crs(crs)
 
 
-def _kept_coords(ds: xr.Dataset) -> dict[Any, Any]:
-    """Coordinates that mean the same for the whole raster: those of other dimensions, and the one item and date of all chips."""
-    gone = {"chip", "y", "x"}
-    kept = {name: coord for name, coord in ds.coords.items() if not gone & set(coord.dims) and name != "spatial_ref"}
+def _raster_coords(ds: xr.Dataset) -> dict[Hashable, Any]:
+    """Return the coordinates that hold for the whole raster: without a chip dimension, and an item or date of all chips."""
+    dropped = {"chip", "y", "x"}
+    coords: dict[Hashable, Any] = {
+        name: coord for name, coord in ds.coords.items() if not dropped & set(coord.dims) and name != "spatial_ref"
+    }
     for name, target in (("item_id", "item_id"), ("datetime", "time")):
         if name in ds.coords and ds[name].dims == ("chip",) and target not in ds.dims:
-            # ds.chunk() makes these coordinates lazy, short as they are.
+            # ds.chunk() makes even these short coordinates lazy.
             values = ds[name].compute(scheduler="sync").values
             if len(values) and (values == values[0]).all():
-                kept[target] = values[0]
-    return kept
+                coords[target] = values[0]
+    return coords
 
 
-def _stitch_variable(array: xr.DataArray, data: Any, placement: Placement, window: Any, fill: Any, chunks: Any) -> xr.Variable:
+def _stitch_variable(
+    array: xr.DataArray, data: ChipArray, placement: Placement, window: Window, fill: Fill | None, chunks: ChunkSizes
+) -> xr.Variable:
     dims = (*(dim for dim in array.dims if dim not in ("chip", "y", "x")), "y", "x")
     nodata = nodata_of(array)
     stitched = stitch_array(data, placement, window, nodata=nodata, fill=fill, chunks=chunks, name=str(array.name))
@@ -158,22 +179,21 @@ def _stitch_variable(array: xr.DataArray, data: Any, placement: Placement, windo
 
 
 def stitch_array(
-    data: Any,
+    data: ChipArray,
     placement: Placement,
-    window: Any,
+    window: Window,
     *,
     nodata: float | None = None,
-    fill: Any = None,
-    chunks: Any = "auto",
+    fill: Fill | None = None,
+    chunks: ChunkSizes = "auto",
     name: str = "stitched",
-) -> Any:
-    """Chips ``data`` (chip, ..., y, x) as (..., y, x): the array behind `stitch`, where the arguments are described.
+) -> ChipArray:
+    """Stitch ``data`` (chip, ..., y, x) into an array (..., y, x); see `stitch`. Messages name the chips ``name``."""
+    import dask.array as da
 
-    ``window`` is "mean", "first", "taper" or weights (y, x); ``name`` is for messages.
-    """
     blend = blend_of(np.dtype(data.dtype), placement, window, nodata=nodata, fill=fill, name=name)
     weights = weights_of(blend, window, data.shape[-2:], name)
-    if hasattr(data, "dask"):
+    if isinstance(data, da.Array):
         return _stitch_lazily(data, placement, blend, weights, chunks)
     table = placement.pieces(*((length,) for length in placement.pixels.shape))
     shape = (*data.shape[1:-2], *placement.pixels.shape)
@@ -181,55 +201,56 @@ def stitch_array(
 
 
 def _source(row: np.ndarray) -> tuple[Any, ...]:
-    """The part of a block of chips that a row of the table of pieces takes."""
+    """Return the index of a piece, a row of `Placement.pieces`, into its block of chips."""
     chip, _, y, x, _, _, height, width = row[:8].tolist()
     return (chip, ..., slice(y, y + height), slice(x, x + width))
 
 
-def _stitch_lazily(data: Any, placement: Placement, blend: Blend, weights: np.ndarray | None, chunks: Any) -> Any:
-    import dask.array as da
-    from dask.highlevelgraph import HighLevelGraph
+def _stitch_lazily(
+    data: da.Array, placement: Placement, blend: Blend, weights: np.ndarray | None, chunks: ChunkSizes
+) -> da.Array:
+    from dask.base import tokenize
+    from dask.typing import Key
 
     data = data.rechunk({data.ndim - 2: -1, data.ndim - 1: -1})
     extra_chunks = data.chunks[1:-2]
     rows, columns = chunk_sizes(chunks, placement, blend.working.itemsize * math.prod(max(sizes) for sizes in extra_chunks))
     table = placement.pieces(rows, columns)
-    name = "stitch-" + da.core.tokenize(data.name, placement, blend, weights, rows, columns)
-    graph: dict[Any, Any] = {}
+    name = "stitch-" + tokenize(data.name, placement, blend, weights, rows, columns)
+    graph: dict[Key, object] = {}
     if weights is not None:
         graph["weights-" + name] = weights
     extras = list(product(*(range(len(sizes)) for sizes in extra_chunks)))
-    cuts: defaultdict[tuple[int, ...], list[Any]] = defaultdict(list)
-    for number, (block, i, j, own) in enumerate(by_block(table, data.chunks[0])):
-        # One task takes from a block of chips all that a chunk of the result needs of it.
+    cuts: defaultdict[tuple[int, ...], list[Key]] = defaultdict(list)
+    for number, (block, i, j, pieces) in enumerate(by_block(table, data.chunks[0])):
+        # One task cuts all pieces of a chunk of the result out of a block of chips.
         for extra in extras:
-            key = ("cut-" + name, number, *extra)
-            graph[key] = (partial(_cut, own), (data.name, block, *extra, 0, 0))
+            key = block_key("cut-" + name, number, *extra)
+            graph[key] = (partial(_cut, pieces), (data.name, block, *extra, 0, 0))
             cuts[*extra, i, j].append(key)
     for extra in extras:
         extra_shape = tuple(sizes[position] for sizes, position in zip(extra_chunks, extra, strict=True))
         for (i, height), (j, width) in product(enumerate(rows), enumerate(columns)):
             assemble = partial(_assemble, (*extra_shape, height, width), blend)
-            graph[name, *extra, i, j] = (assemble, None if weights is None else "weights-" + name, cuts[*extra, i, j])
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[data])
-    meta = np.empty((0,) * (data.ndim - 1), blend.dtype)
-    return da.Array(layers, name, (*extra_chunks, rows, columns), meta=meta)
+            graph[block_key(name, *extra, i, j)] = (assemble, None if weights is None else "weights-" + name, cuts[*extra, i, j])
+    return graph_array(name, graph, (*extra_chunks, rows, columns), blend.dtype, [data])
 
 
-def chunk_sizes(chunks: Any, placement: Placement, bytes_per_pixel: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunks (y, x) of a result, from what callers pass as ``chunks``."""
+def chunk_sizes(chunks: ChunkSizes, placement: Placement, bytes_per_pixel: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the lengths of the chunks of a result along y and x, from the argument ``chunks``."""
     from dask.array.core import normalize_chunks
 
     if isinstance(chunks, str) and chunks == "auto":
         side = min(CHUNK_PIXELS, int((CHUNK_BYTES / max(1, bytes_per_pixel)) ** 0.5))
-        # Whole strides, so that most chips lie in one chunk.
-        chunks = tuple(max(1, side // step) * step for step in placement.strides)
+        # Whole strides, so that most chips lie in a single chunk.
+        height, width = placement.strides
+        chunks = max(1, side // height) * height, max(1, side // width) * width
     rows, columns = normalize_chunks(chunks, placement.pixels.shape, dtype=np.uint8)
     return rows, columns
 
 
-_Pieces = tuple[np.ndarray, Sequence[np.ndarray]]
-"""Rows of the table of pieces, and the pixels of each."""
+_Pieces: TypeAlias = tuple[np.ndarray, Sequence[np.ndarray]]
+"""Rows of `Placement.pieces`, and the pixels of each."""
 
 
 def _cut(table: np.ndarray, block: np.ndarray) -> _Pieces:
@@ -238,8 +259,8 @@ def _cut(table: np.ndarray, block: np.ndarray) -> _Pieces:
 
 
 def _assemble(shape: tuple[int, ...], blend: Blend, weights: np.ndarray | None, cuts: Sequence[_Pieces]) -> np.ndarray:
-    """One chunk of the result from its pieces."""
-    pieces = [piece for table, own in cuts for piece in zip(table, own, strict=True)]
-    # The order is the chips', whatever the chunks are: so is the rounding.
+    """Return a chunk of the result from its pieces."""
+    pieces = [piece for table, pixels in cuts for piece in zip(table, pixels, strict=True)]
+    # In the order of the chips, so that rounding does not depend on the chunks.
     pieces.sort(key=lambda piece: int(piece[0][1]))
     return paint(shape, blend, weights, pieces)

@@ -1,10 +1,11 @@
-"""Batches of chips for training: shuffled, read ahead, split among workers, and resumed."""
+"""Batches of chips for training: shuffle, read ahead, split among workers, and resume."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Unpack, cast
 
 import numpy as np
 import xarray as xr
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     import distributed
 
 BUFFER = 256
-"""Chips that wait to be given out: some 335 MB of ten 16-bit bands of 256 x 256 pixels."""
+"""Chips in the shuffle buffer: about 335 MB of ten 16-bit bands of 256 x 256 pixels."""
+
+State: TypeAlias = Mapping[str, Any]
+"""Arguments of an epoch and the number of finished batches: plain values, ready for JSON."""
 
 
 class PixelBatch(NamedTuple):
@@ -30,18 +34,16 @@ class PixelBatch(NamedTuple):
     positions: np.ndarray
     """int64 (chip,): rows of the index."""
     arrays: tuple[np.ndarray, ...]
-    """One (chip, band, y, x) for each data type; see `ChipReader.layout`."""
+    """An array (chip, band, y, x) for each data type; see `ChipReader.layout`."""
 
 
 class Batches:
-    """An iterator of batches: what is left of one part of one epoch. `batches` makes them.
+    """An iterator over the remaining batches of one part of an epoch; returned by `batches`.
 
-    ``len()`` is the number of batches that are left. Used as a context manager, it stops reading ahead at the end.
+    ``len()`` is the number of remaining batches. As a context manager, it stops reading ahead on exit.
     """
 
-    def __init__(
-        self, table: ChipTable, plan: Epoch, readers: Readers, settings: Mapping[str, Any], *, start: int, ahead: int
-    ) -> None:
+    def __init__(self, table: ChipTable, plan: Epoch, readers: Readers[Any], settings: State, *, start: int, ahead: int) -> None:
         self._table, self._plan, self._settings = table, plan, settings
         self._done = start
         self._last = -(-len(plan.order) // settings["batch_size"])
@@ -60,7 +62,7 @@ class Batches:
         return self._table.dataset(batch.positions, bands)
 
     def next_pixels(self) -> PixelBatch:
-        """The next batch as plain arrays: without a Dataset around them, and in one piece where all bands have one data type."""
+        """Return the next batch as plain arrays: a single array if all bands have the same data type."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -68,62 +70,62 @@ class Batches:
         except StopIteration:
             raise
         except BaseException as error:
-            self._failure = error  # else the next call would look like the end of the epoch
+            self._failure = error  # otherwise the next call would look like the end of the epoch
             raise
         self._done += 1
         return batch
 
     def state(self) -> dict[str, Any]:
-        """What ``start=`` takes, to go on after the batches given out so far: plain values, fit for JSON."""
+        """Return a value for ``start=`` that continues after the batches so far: plain values, ready for JSON."""
         return {**self._settings, "batches": self._done}
 
     def close(self) -> None:
-        """Stop reading ahead; there are no more batches."""
+        """Stop reading ahead. The iterator has no more batches."""
         self._batches.close()
 
     def __enter__(self) -> Batches:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
 def _produce(
-    table: ChipTable, plan: Epoch, readers: Readers, *, size: int, start: int, ahead: int
+    table: ChipTable, plan: Epoch, readers: Readers[Any], *, size: int, start: int, ahead: int
 ) -> Generator[PixelBatch, None, None]:
-    """Batches from number ``start`` on. Units are read ahead, each straight into the batches that its chips go to."""
+    """Yield the batches from number ``start``. Read units ahead, each directly into the batches of its chips."""
     layout, n = table.reader.layout, len(plan.order)
-    left = plan.after(start * size)
-    needed, ends = left.needed, np.cumsum([len(unit) for unit in left.units])
-    begun: dict[int, tuple[np.ndarray, ...]] = {}
+    rest = plan.after(start * size)
+    needed, ends = rest.needed, np.cumsum([len(unit) for unit in rest.units])
+    started: dict[int, tuple[np.ndarray, ...]] = {}
     running: deque[Any] = deque()
     submitted = finished = 0
     try:
         for batch in range(start, -(-n // size)):
             stop = min(n, (batch + 1) * size)
             due = int(np.searchsorted(needed, stop))
-            # Besides what this batch needs, so many chips more, and at least one unit.
+            # Read the units of this batch, then ``ahead`` batches of chips and at least one more unit.
             chips = (int(ends[due - 1]) if due else 0) + ahead * size
-            until = min(len(left.units), max(due + 1, int(np.searchsorted(ends, chips, "right"))))
-            for unit in left.units[submitted:until]:
+            until = min(len(rest.units), max(due + 1, int(np.searchsorted(ends, chips, "right"))))
+            for unit in rest.units[submitted:until]:
                 planes = []
                 for place in unit.tolist():
-                    number, at = divmod(place, size)
-                    if number not in begun:
-                        begun[number] = layout.empty(min(size, n - number * size))
-                    planes.append(layout.planes(begun[number], at))
+                    number, chip = divmod(place, size)
+                    if number not in started:
+                        started[number] = layout.empty(min(size, n - number * size))
+                    planes.append(layout.planes(started[number], chip))
                 running.append(readers.submit(table.reader, table.rows.take(plan.order[unit]), planes))
             submitted = max(submitted, until)
             while finished < due:
                 readers.finish(running.popleft())
                 finished += 1
-            yield PixelBatch(plan.order[batch * size : stop], begun.pop(batch))
+            yield PixelBatch(plan.order[batch * size : stop], started.pop(batch))
     finally:
         readers.stop()
 
 
 class ReadingOptions(TableOptions, total=False):
-    """Keywords of `batches` that say how chips are read."""
+    """Keywords of `batches` about reading chips."""
 
     threads: int | None
     prefetch: int
@@ -145,16 +147,16 @@ def batches(
     worker: int = 0,
     workers: int = 1,
     drop_last: bool = False,
-    start: Mapping[str, Any] | int = 0,
+    start: State | int = 0,
     **options: Unpack[ReadingOptions],
 ) -> Batches:
-    """Batches of loaded chips, in random order, at nearly the speed at which the files can be decoded.
+    """Iterate over batches of loaded chips, in random order, at nearly the speed of decoding the files.
 
-    Chips that begin in one *super-tile*, about 2048 x 2048 pixels of an item that hold whole blocks of its files, are read
-    together, so a block is decoded once for all of them. Super-tiles come in random order, and each chip is given out at a random
-    moment of the ``2 * buffer`` chips after its super-tile's turn: a batch mixes chips of eight super-tiles or more. What
-    is to come is read meanwhile, in threads or on a cluster. Chips whose size does not divide 2048 reach over the edges of
-    super-tiles; the blocks there are decoded for each side.
+    Chips that begin in the same *super-tile*, an area of an item of about 2048 x 2048 pixels made of whole blocks of its files,
+    are read together, so a block is decoded once for all of them. Super-tiles come in random order. Each chip is returned at a
+    random position among the ``2 * buffer`` chips after its super-tile's turn: a batch mixes chips of eight super-tiles or
+    more. Threads or a cluster read the next chips in the meantime. Chips whose size does not divide 2048 cross the edges of
+    super-tiles; the blocks there are decoded once for each side.
 
     Parameters
     ----------
@@ -165,41 +167,41 @@ def batches(
     batch_size
         Chips in a batch; the last may have fewer.
     shuffle
-        False gives the chips in the order of the rows; those of ``buffer`` rows that follow each other are then read together.
+        False returns chips in the order of the rows, and reads ``buffer`` consecutive rows together.
     seed, epoch
-        Decide the order, together with ``buffer``, ``rank`` and the like, and nothing else does: neither threads nor timing.
+        Determine the order, together with ``buffer`` and the part (``rank``, ``worker``, ...). Threads don't affect it.
     buffer
-        Chips that wait to be given out, on the average: more of them mix better, and take more memory. At the most there is
-        memory for ``2 * buffer + (prefetch + 2) * batch_size`` chips and one super-tile, besides what GDAL keeps
-        (GDAL_CACHEMAX, 5 % of the machine's memory unless set).
+        Average number of chips in the shuffle buffer: more chips mix better, and take more memory. The peak is
+        ``2 * buffer + (prefetch + 2) * batch_size`` chips and one super-tile, plus GDAL's cache (GDAL_CACHEMAX, by default
+        5 % of the machine's memory).
     rank, world_size, worker, workers
-        Take part ``rank * workers + worker`` of ``world_size * workers``: together the parts give each chip once. Parts differ
-        by one chip at most, so their numbers of batches may differ by one; see ``drop_last``.
+        Return part ``rank * workers + worker`` of ``world_size * workers`` parts. Together the parts contain each chip once.
+        Their sizes differ by at most one chip, so their numbers of batches may differ by one; see ``drop_last``.
     drop_last
-        Give only full batches, and the same number in each part, as distributed training needs. At most ``batch_size`` chips
-        of each part are left out; which ones, changes with the epoch.
+        Return only full batches, the same number for each part, as distributed training needs. Each part leaves out at most
+        ``batch_size`` chips; which chips, changes with the epoch.
     start
-        Begin after so many batches, or where `Batches.state` of an interrupted epoch says; the rest is what would have come.
+        Skip this number of batches, or continue an interrupted epoch from its `Batches.state`; the rest is the same.
     threads
-        That read and decode, at least 1; by default one a core, and 16 where files are read over a network.
+        Number of reader threads, at least 1; default: one per core, 16 for remote files.
     prefetch
-        Batches that are read ahead of the one that is given out.
+        Number of batches to read ahead.
     client
-        A Dask client, or the address of a scheduler: its workers read, this process puts batches together. None or False:
-        threads of this process read, also where a client is connected, for pixels would travel twice.
+        A Dask client, or the address of a scheduler: its workers read, and this process assembles the batches. None or False:
+        threads of this process read, even if a client is connected, because with workers the pixels travel twice.
 
     Returns
     -------
     Batches
-        Iterator of Datasets in memory, with the variables and coordinates of `open_chips`. Its ``next_pixels()`` gives plain
-        arrays, ``state()`` what ``start=`` takes, and ``len()`` the number of batches that are left.
+        Iterator of Datasets in memory, with the variables and coordinates of `open_chips`. ``next_pixels()`` returns plain
+        arrays, ``state()`` a value for ``start=``, and ``len()`` the number of remaining batches.
 
     Raises
     ------
     ValueError
-        For numbers out of range, for the state of another epoch or of other rows, and as `open_chips` does.
+        If a number is out of range, or ``start`` is the state of another epoch or other rows; and as `open_chips`.
     xchip.ItemError
-        From the iterator, for an item or a file that can't be read: names item, asset and file. No chip is left out silently.
+        From the iterator, if an item or a file can't be read; it names item, asset and file. No chip is left out silently.
 
     Examples
     --------
@@ -223,7 +225,7 @@ def batches(
     check_whole("epoch", epoch, 0)
     if threads is not None:
         check_whole("threads", threads)
-    table = open_table(index, assets, **options)  # type: ignore[misc]  # the keys that are left are its own
+    table = open_table(index, assets, **cast(TableOptions, options))
     settings = plain_numbers({
         "chips": len(table.rows), "index": table.rows.digest, "batch_size": batch_size, "shuffle": shuffle, "seed": seed,
         "epoch": epoch, "buffer": buffer, "rank": rank, "world_size": world_size, "worker": worker, "workers": workers,
@@ -242,28 +244,30 @@ def batches(
         most=len(table.rows) // parts // batch_size * batch_size if drop_last else None,
     )
     done = _batches_done(start, settings, -(-len(plan.order) // batch_size))
-    # In the order of rows, neighbours come soon after; shuffled they don't.
+    # In the order of the rows, neighbours soon need the same blocks; in random order they don't.
     keep = not shuffle
     if client:
-        readers: Readers = ClusterReaders(client, keep=keep)
+        readers: Readers[Any] = ClusterReaders(client, keep=keep)
     else:
         remote = any(kind.remote for kind in table.reader.kinds.values())
         readers = ThreadReaders(reading_threads(threads, remote=remote), keep=keep)
     return Batches(table, plan, readers, settings, start=done, ahead=prefetch)
 
 
-def plain_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` fit for JSON, which NumPy's numbers are not."""
+def plain_numbers(settings: State) -> dict[str, Any]:
+    """Return ``settings`` with plain numbers for NumPy's, which JSON can't encode."""
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
 
 
-def _batches_done(start: Mapping[str, Any] | int, settings: Mapping[str, Any], last: int) -> int:
+def _batches_done(start: State | int, settings: State, last: int) -> int:
     done = start
     if isinstance(start, Mapping):
-        other = {name: start.get(name) for name, value in settings.items() if start.get(name) != value}
-        if other:
-            mine = {name: settings[name] for name in other}
-            raise ValueError(f"start= is the state of another epoch: it has {other}, this call {mine}; pass the same arguments")
+        differences = {name: start.get(name) for name, value in settings.items() if start.get(name) != value}
+        if differences:
+            expected = {name: settings[name] for name in differences}
+            raise ValueError(
+                f"start= is the state of another epoch: it has {differences}, this call has {expected}; pass the same arguments"
+            )
         done = start["batches"]
     check_whole("start (batches)", done, 0, last)
     return int(done)  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""Who reads the chips of batches: threads of this process, or a Dask cluster."""
+"""Read the chips of batches in threads of this process, or on a Dask cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
     import distributed
 
 
-class Readers(Protocol):
+Job = TypeVar("Job")
+
+
+class Readers(Protocol[Job]):
     """Reads units of chips, several at a time."""
 
-    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> Any:
-        """Begin to read neighbouring chips of one item into ``out``: the planes of each chip, one a band."""
+    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> Job:
+        """Start to read neighbouring chips of one item into ``out``: the planes of each chip, one per band."""
 
-    def finish(self, job: Any) -> None:
-        """Wait until a job is done; raises what went wrong in it."""
+    def finish(self, job: Job) -> None:
+        """Wait until a job is done; raise its error, if any."""
 
     def stop(self) -> None:
-        """Give up what has not been finished."""
+        """Cancel the jobs that are not finished."""
 
 
 class ThreadReaders:
-    """Threads: one file of a unit each, straight into the batches."""
+    """Threads: each reads one file of a unit, directly into the batches."""
 
     def __init__(self, threads: int, *, keep: bool) -> None:
         self._keep = keep
@@ -57,27 +60,32 @@ class ThreadReaders:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class ClusterReaders:
-    """Workers of a Dask cluster: a unit each; its pixels come back over the network.
+ClusterJob: TypeAlias = "tuple[distributed.Future[list[np.ndarray]], Sequence[Planes]]"
+"""The future of the pixels by band and chip, and the planes that they go to."""
 
-    A scheduler's address will do for a client: it is connected to from the first unit on until `stop`.
+
+class ClusterReaders:
+    """Workers of a Dask cluster: each reads a unit, and sends its pixels back over the network.
+
+    ``client`` may be the address of a scheduler; the connection lasts from the first unit until `stop`.
     """
 
     def __init__(self, client: distributed.Client | str, *, keep: bool) -> None:
-        self._given, self._keep = client, keep
-        self._client: Any = None
+        self._address, self._keep = client, keep
+        self._client: distributed.Client | None = None
         self._connection = ExitStack()
-        self._running: dict[int, Any] = {}
+        self._running: dict[int, distributed.Future[list[np.ndarray]]] = {}
 
-    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> tuple[Any, Sequence[Planes]]:
+    def submit(self, reader: ChipReader, rows: ChipRows, out: Sequence[Planes]) -> ClusterJob:
         """See `Readers`."""
         if self._client is None:
-            self._client = self._connection.enter_context(client_of(self._given))
+            self._client = self._connection.enter_context(client_of(self._address))
+            assert self._client is not None, "an address or a client always gives a client"
         future = self._client.submit(_read, reader.only(rows), rows, self._keep, pure=False)
         self._running[id(future)] = future
         return future, out
 
-    def finish(self, job: tuple[Any, Sequence[Planes]]) -> None:
+    def finish(self, job: ClusterJob) -> None:
         """See `Readers`."""
         future, out = job
         for number, chips in enumerate(future.result()):
@@ -88,7 +96,7 @@ class ClusterReaders:
     def stop(self) -> None:
         """See `Readers`."""
         with self._connection:
-            if self._running:
+            if self._client is not None and self._running:
                 self._client.cancel(list(self._running.values()))
 
 

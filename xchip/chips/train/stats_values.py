@@ -1,4 +1,4 @@
-"""What is known of the bands that models are trained on, as values and as a small file."""
+"""Statistics of bands, as values and as a small file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from xchip.core.html import accessor_html
 from xchip.core.moments import Moments
+from xchip.core.types import PathLike
 from xchip.indexing.explain.explanation import counted
 from xchip.io.storage import StorageOptions
 from xchip.sensors.clay import CLAY_SENSORS
@@ -22,16 +23,16 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class SensorStats:
-    """Statistics of one sensor's bands, over all its chips that counted."""
+    """Statistics of the bands of a sensor."""
 
     sensor: str | None
     """Name of the profile; None: an unknown product."""
     bands: tuple[str, ...]
-    """Names of the bands; what follows has a value for each."""
+    """Names of the bands. The following tuples have a value for each band."""
     count: tuple[int, ...]
-    """Pixels that counted."""
+    """Valid pixels."""
     mean: tuple[float, ...]
-    """In the unit of the files; NaN where no pixel counted."""
+    """In the unit of the files; NaN without valid pixels."""
     std: tuple[float, ...]
     """Standard deviation of the pixels (``ddof=0``)."""
     min: tuple[float, ...]
@@ -39,40 +40,40 @@ class SensorStats:
     max: tuple[float, ...]
     """Largest pixel."""
     wavelength: tuple[float, ...]
-    """Centre of the band as the Clay model is told it: micrometres (MODIS: nanometres); NaN where it is not known."""
+    """Centre of the band as Clay takes it: micrometres (MODIS: nanometres); NaN where unknown."""
     chips: int
     """Chips that were read."""
 
     @classmethod
     def of(
-        cls, sensor: str | None, bands: tuple[str, ...], found: Moments, chips: int, wavelengths: Mapping[str, float]
+        cls, sensor: str | None, bands: tuple[str, ...], values: Moments, chips: int, wavelengths: Mapping[str, float]
     ) -> SensorStats:
-        """The moments of all pixels of each band, as plain numbers."""
+        """Return the statistics of ``values``, the moments of each band, (bands,)."""
         return cls(
             sensor=sensor,
             bands=bands,
-            count=tuple(int(count) for count in found.count),
-            mean=tuple(found.mean.tolist()),
-            std=tuple(found.std.tolist()),
-            min=tuple(found.min.tolist()),
-            max=tuple(found.max.tolist()),
+            count=tuple(int(count) for count in values.count),
+            mean=tuple(values.mean.tolist()),
+            std=tuple(values.std.tolist()),
+            min=tuple(values.min.tolist()),
+            max=tuple(values.max.tolist()),
             wavelength=tuple(wavelengths.get(band, math.nan) for band in bands),
             chips=chips,
         )
 
     @property
     def platform(self) -> str:
-        """The name that the Clay model's configuration has for the sensor; else its own."""
+        """Name of the sensor in Clay's configuration; otherwise the sensor's own name."""
         clay = CLAY_SENSORS.get(self.sensor or "")
         return clay.platform if clay is not None else self.sensor or _UNKNOWN
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, under the keys of Clay's ``metadata.yaml`` and a few more."""
+        """Return plain values with the keys of Clay's ``metadata.yaml`` and a few more."""
         clay = CLAY_SENSORS.get(self.sensor or "")
         out: dict[str, Any] = {"sensor": self.sensor, "chips": self.chips, "band_order": list(self.bands)}
         if set(_RGB) <= set(self.bands):
             out["rgb_indices"] = [self.bands.index(name) for name in _RGB]
-        if clay is not None:
+        if clay is not None and clay.gsd is not None:
             out["gsd"] = clay.gsd
         out["bands"] = {
             name: {
@@ -84,14 +85,14 @@ class SensorStats:
         return out
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> SensorStats:
-        """What `to_dict` gave."""
-        bands = tuple(found["band_order"])
+    def from_dict(cls, values: Mapping[str, Any]) -> SensorStats:
+        """Return the statistics of a result of `to_dict`."""
+        bands = tuple(values["band_order"])
         columns: dict[str, Any] = {
-            name: tuple(math.nan if found["bands"][name][band] is None else found["bands"][name][band] for band in bands)
+            name: tuple(math.nan if values["bands"][name][band] is None else values["bands"][name][band] for band in bands)
             for name in _COLUMNS
         }
-        return cls(sensor=found["sensor"], bands=bands, chips=found["chips"], **columns)
+        return cls(sensor=values["sensor"], bands=bands, chips=values["chips"], **columns)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -129,15 +130,15 @@ class BandStats:
     """
 
     sensors: tuple[SensorStats, ...]
-    """One for each sensor of the index."""
+    """Statistics of each sensor of the index."""
 
     def __getitem__(self, sensor: str | None) -> SensorStats:
-        """The statistics of one sensor.
+        """Return the statistics of a sensor.
 
         Raises
         ------
         ValueError
-            If there are none.
+            If the sensor has no statistics.
         """
         for stats in self.sensors:
             if stats.sensor == sensor:
@@ -162,49 +163,49 @@ class BandStats:
         return "".join(accessor_html(title, [], tables=[(header, rows)]) for title, header, rows in self._tables())
 
     def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Title, header and rows of each sensor's table."""
-        for one in self.sensors:
-            columns = (one.mean, one.std, one.min, one.max, one.count)
+        """Yield title, header and rows of each sensor's table."""
+        for stats in self.sensors:
+            columns = (stats.mean, stats.std, stats.min, stats.max, stats.count)
             rows = [
                 [band, f"{mean:,.7g}", f"{std:,.7g}", f"{low:,.6g}", f"{high:,.6g}", f"{count:,}"]
-                for band, mean, std, low, high, count in zip(one.bands, *columns, strict=True)
+                for band, mean, std, low, high, count in zip(stats.bands, *columns, strict=True)
             ]
-            title = f"{one.sensor or 'unknown sensor'}, {counted(one.chips, 'chip')}"
+            title = f"{stats.sensor or 'unknown sensor'}, {counted(stats.chips, 'chip')}"
             yield title, ["band", "mean", "std", "min", "max", "pixels"], rows
 
     def to_dict(self) -> dict[str, Any]:
-        """`SensorStats.to_dict` of each, by the name of the platform."""
+        """Return `SensorStats.to_dict` of each sensor, by the name of the platform."""
         return {stats.platform: stats.to_dict() for stats in self.sensors}
 
     def to_json(self) -> str:
-        """As JSON."""
+        """Return the statistics as JSON."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_yaml(self) -> str:
-        """As YAML, in the likeness of Clay's ``metadata.yaml``."""
+        """Return the statistics as YAML, like Clay's ``metadata.yaml``."""
         import yaml
 
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     @classmethod
     def from_json(cls, text: str) -> BandStats:
-        """What `to_json` gave."""
+        """Return the statistics of a result of `to_json`."""
         return cls(tuple(map(SensorStats.from_dict, json.loads(text).values())))
 
     @classmethod
     def from_yaml(cls, text: str) -> BandStats:
-        """What `to_yaml` gave."""
+        """Return the statistics of a result of `to_yaml`."""
         import yaml
 
         return cls(tuple(map(SensorStats.from_dict, yaml.safe_load(text).values())))
 
-    def write(self, path: str | os.PathLike[str], *, storage: StorageOptions | None = None) -> str:
-        """Write a ``.json``, ``.yaml`` or ``.yml`` file: a path or a URL, which is returned.
+    def write(self, path: PathLike, *, storage: StorageOptions | None = None) -> str:
+        """Write a ``.json``, ``.yaml`` or ``.yml`` file to a path or URL, and return ``path``.
 
         Raises
         ------
         ValueError
-            If the name ends in something else.
+            If the name has another ending.
         """
         text = self.to_json() if is_json(path) else self.to_yaml()
         fs, place = (storage or StorageOptions()).filesystem(os.fspath(path))
@@ -213,22 +214,22 @@ class BandStats:
         return os.fspath(path)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], *, storage: StorageOptions | None = None) -> BandStats:
-        """What `write` wrote."""
+    def read(cls, path: PathLike, *, storage: StorageOptions | None = None) -> BandStats:
+        """Read a file of `write`."""
         parse = cls.from_json if is_json(path) else cls.from_yaml
         fs, place = (storage or StorageOptions()).filesystem(os.fspath(path))
         return parse(fs.cat_file(place).decode())
 
 
-def is_json(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of statistics is JSON, and not YAML, by its name.
+def is_json(path: PathLike) -> bool:
+    """Return whether the name of a file of statistics ends in ``.json``, not ``.yaml`` or ``.yml``.
 
     Raises
     ------
     ValueError
-        If it is neither.
+        If it has another ending.
     """
     name = os.fspath(path).lower()
     if not name.endswith((".json", ".yaml", ".yml")):
-        raise ValueError(f"statistics are written to a file *.json, *.yaml or *.yml, got {os.fspath(path)!r}")
+        raise ValueError(f"a file of statistics must be named *.json, *.yaml or *.yml, got {os.fspath(path)!r}")
     return name.endswith(".json")
