@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import PROBLEMS, archive_access, say_progress, storage_of, writable
+from xchip.cli.options import PROBLEMS, archive_access, show_progress, storage_of, check_writable
 
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the merged index.")
+@click.option("-o", "--output", required=True, callback=check_writable, help="Folder, URL or *.parquet file of the merged index.")
 @click.option("--add", is_flag=True, help="Add PATH... to the merged index that is there, in place of making it anew.")
 @click.option(
     "--drop",
@@ -64,7 +64,7 @@ def merge(
         storage=storage_of(**access),
         memory=memory,
         chip_size=chip_size,
-        progress=say_progress if sys.stderr.isatty() else False,
+        progress=show_progress if sys.stderr.isatty() else False,
     )
     click.echo(f"merged into {merged}")
 

@@ -61,12 +61,12 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Pictures": {
         "plot": Entry(
-            "look",
+            "pictures",
             "Draw a map of an index: each chip in the colour of a column.",
             "xchip plot archive/ -o map.png --column cloud_fraction",
         ),
         "preview": Entry(
-            "look",
+            "pictures",
             "Draw a sheet of chips of an index, chosen at random, with the share of cloud beneath each.",
             "xchip preview archive/ -o sheet.png --n 24 --filter 'cloud_fraction<=0.1'",
         ),

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import ChipSizeType, writable
+from xchip.cli.options import ChipSizeType, check_writable
 
 
 @click.command()
 @click.option(
-    "-o", "--output", default="xchip-demo", show_default=True, type=click.Path(file_okay=False), callback=writable, help="Folder."
+    "-o", "--output", default="xchip-demo", show_default=True, type=click.Path(file_okay=False), callback=check_writable, help="Folder."
 )
 @click.option("--scenes", default=3, show_default=True, type=click.IntRange(1, 12), help="How many scenes.")
 @click.option("--size", default="256", show_default=True, type=ChipSizeType(), help="Pixels of a chip.")

@@ -14,7 +14,7 @@ import xchip
 PLACE = 7
 """Which invented land is shown."""
 # One place under several skies, a month apart. Parts of the scene, from 0 to 1.
-SKIES: tuple[dict[str, Any], ...] = (
+SKIES: tuple[Options, ...] = (
     {"datetime": "2024-02-11T14:36:36Z", "clouds": 0.10, "cirrus": 0.06, "nodata": 0.10},
     {"datetime": "2024-03-12T14:36:41Z", "clouds": 0.35, "cirrus": 0.04, "nodata": 0.22},
     {"datetime": "2024-04-11T14:36:39Z", "clouds": 0.20, "cirrus": 0.08, "nodata": 0.0},

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.index import access_options, limit_options
-from xchip.cli.options import PLACE, archive_of, chained, storage_of
-from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
-from xchip.cli.running import conclude, one_crew, share_of, share_options, stoppable, take, worker_options
-from xchip.cli.settings import ARRAY_INDEX, also_from, missing, place_of, strongest
-from xchip.cli.settings import names_of as variables_of
+from xchip.cli.options import BUCKET_OPTIONS, archive_of, chained, storage_of
+from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, require_items_root
+from xchip.cli.running import conclude, single_executor, share_of, share_options, resumable, pick, worker_options
+from xchip.cli.settings import ARRAY_INDEX, also_read, missing, output_of, preferred
 
 if TYPE_CHECKING:
     from xchip.export.job import Format
@@ -46,7 +45,7 @@ chip_options = chained(
 )  # fmt: skip
 
 
-@also_from(
+@also_read(
     index="STACCHIP_INDEXPATH",
     chip_bucket="STACCHIP_CHIP_BUCKET",
     data_bucket="STACCHIP_DATA_BUCKET",
@@ -88,22 +87,22 @@ def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str
 
     if index is None:
         raise missing("INDEX", "Archive or index of the chips.", *variables_of(ctx, "index"), given="s3://bucket/archive")
-    output = place_of(ctx, options, "output", "chip_bucket", "Folder or URL for the cubes.")
+    output = output_of(ctx, options, "output", "chip_bucket", "Folder or URL for the cubes.")
     job = _job(ctx, options)
     chosen = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(
         index, box_of(options["bbox"]), chosen or None, storage=archive_of(options), items_root=items_root_of(options)
     )
-    told_items(ctx, rows)
+    require_items_root(ctx, rows)
     options |= {"output": output, "bbox": None, "filters": (), "job": job}
     _export(ctx, rows, Cubes(cube_size, None if dtype == "stored" else dtype), None, options)
 
 
-def _job(ctx: click.Context, options: dict[str, Any]) -> tuple[int, int] | None:
+def _job(ctx: click.Context, options: Options) -> tuple[int, int] | None:
     """(number, cubes) of the job to do; None: all cubes, or those of a part. Batch tells all programs which child they are in,
     so a part that was asked for goes before it.
     """
-    if strongest(ctx, "part", "array", "job") == "job":
+    if preferred(ctx, "part", "array", "job") == "job":
         return options["job"], options["cubes_per_job"] or CUBES_PER_JOB
     if options["job"] is None and options["cubes_per_job"] is not None:
         raise missing("--job 0", "Which job's cubes to make, counted from 0.", *variables_of(ctx, "job"))
@@ -140,19 +139,19 @@ def _format(kind: str, size: int | None, shard: int | None) -> Format:
 
     if kind == "zarr":
         return ZarrStore(size or ZarrStore().chunk, shard)
-    settings: dict[str, Any] = {} if size is None else {"size": size}
+    settings: Options = {} if size is None else {"size": size}
     return FORMATS[kind](**settings)
 
 
-def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, options: dict[str, Any]) -> None:
+def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, options: Options) -> None:
     from xchip.export.exports import export_chips
 
-    options = one_crew(ctx, options)
+    options = single_executor(ctx, options)
     job = options.get("job")
     output = options["output"]
     archive = archive_of(options)
-    target = replace(archive, **{name: value for name in PLACE if (value := options[f"output_{name}"])})
-    with stoppable(ctx, options, output) as how:
+    target = replace(archive, **{name: value for name in BUCKET_OPTIONS if (value := options[f"output_{name}"])})
+    with resumable(ctx, options, output) as how:
         report = export_chips(
             index,
             output,
@@ -164,11 +163,11 @@ def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, 
             part=(0, 1) if job else share_of(ctx, options) or (0, 1),
             job=job,
             storage=archive,
-            pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
+            pixels=storage_of(**pick(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             target=target,
             **how,
-            **take(options, "sensor seed buffer pad max_nodata max_cloud max_shadow max_snow max_water"),
-            **take(options, "max_defective min_clear"),
+            **pick(options, "sensor seed buffer pad max_nodata max_cloud max_shadow max_snow max_water"),
+            **pick(options, "max_defective min_clear"),
         )
     if report.jobs is not None and job is not None:
         _tell_jobs(report.jobs, *job)

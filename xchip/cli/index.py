@@ -10,8 +10,8 @@ from typing import Any, cast
 import click
 
 from xchip.cli.items import ItemSource
-from xchip.cli.options import FRACTION, ChipSizeType, archive_of, chained, storage_of, writable
-from xchip.cli.running import cluster_of, conclude, one_crew, share_of, share_options, stoppable, take, worker_options
+from xchip.cli.options import FRACTION, ChipSizeType, archive_of, chained, storage_of, check_writable
+from xchip.cli.running import cluster_of, conclude, single_executor, share_of, share_options, resumable, pick, worker_options
 
 grid_options = chained(
     click.option("--size", default="256", show_default=True, type=ChipSizeType(), help="Pixels of a chip: 256, or HEIGHTxWIDTH."),
@@ -95,22 +95,22 @@ def index(ctx: click.Context, /, output: str | None, **options: Any) -> None:
     done are skipped, so to run again is to go on. With -o FILE.parquet all goes into one file, at once or not at all.
     """
     source = _source(ctx, options)
-    recipe = take(options, "size stride edge anchor sensor quality max_nodata max_cloud max_shadow max_snow max_water")
-    recipe |= take(options, "max_defective min_clear")
+    recipe = pick(options, "size stride edge anchor sensor quality max_nodata max_cloud max_shadow max_snow max_water")
+    recipe |= pick(options, "max_defective min_clear")
     if options["dry_run"]:
         _explain(source, recipe, options)
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output': where does the archive go?")
-    options = one_crew(ctx, options)
+    options = single_executor(ctx, options)
     if output.endswith(".parquet"):
         _write_file(ctx, source, output, recipe, options)
     else:
         _build(ctx, source, output, recipe, options)
 
 
-def _source(ctx: click.Context, options: dict[str, Any]) -> ItemSource:
-    search = take(options, "collections bbox intersects datetime query sortby max_items limit")
+def _source(ctx: click.Context, options: Options) -> ItemSource:
+    search = pick(options, "collections bbox intersects datetime query sortby max_items limit")
     given = [name for name, value in search.items() if value]
     if given and options["api"] is None:
         option = {"collections": "collection"}.get(given[0], given[0]).replace("_", "-")
@@ -124,7 +124,7 @@ def _source(ctx: click.Context, options: dict[str, Any]) -> ItemSource:
     return ItemSource(options["items"], options["lists"], options["api"], question, share_of(ctx, options))
 
 
-def _explain(source: ItemSource, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+def _explain(source: ItemSource, recipe: Options, options: Options) -> None:
     from xchip.indexing.explain.items import explain_items
 
     threads = 1 if options["workers"] else options["threads"]
@@ -137,7 +137,7 @@ _FOR_ARCHIVES = (
 )
 
 
-def _write_file(ctx: click.Context, source: ItemSource, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+def _write_file(ctx: click.Context, source: ItemSource, output: str, recipe: Options, options: Options) -> None:
     """All items in one file, by one computation."""
     for name in _FOR_ARCHIVES:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
@@ -148,7 +148,7 @@ def _write_file(ctx: click.Context, source: ItemSource, output: str, recipe: dic
     from xchip.indexing.from_items import index_source, spec_of
     from xchip.io.progress import Progress, SceneTasks
 
-    writable(None, None, output)
+    check_writable(None, None, output)
     # The frame of a lazy index takes half a second to import, and nothing here needs it.
     size, sensor, quality = (recipe.pop(name) for name in ("size", "sensor", "quality"))
     lazy = index_source(source.items(), spec_of("index_items", size, sensor, quality, cast(IndexOptions, recipe)))
@@ -184,11 +184,11 @@ def _refuse_archive(output: str, storage: Any) -> None:
         raise ValueError(f"{output} is an archive already; give another -o, or leave out --no-resume to go on with it")
 
 
-def _build(ctx: click.Context, source: ItemSource, output: str, recipe: dict[str, Any], options: dict[str, Any]) -> None:
+def _build(ctx: click.Context, source: ItemSource, output: str, recipe: Options, options: Options) -> None:
     from xchip.indexing.archive.build import build_index
 
     storage = archive_of(options)
-    pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
+    pixels = storage_of(**pick(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
     if not options["resume"]:
         _refuse_archive(output, storage)
     items = source.items()
@@ -198,7 +198,7 @@ def _build(ctx: click.Context, source: ItemSource, output: str, recipe: dict[str
             click.echo("no item falls into part {} of {}: there is nothing to do".format(*source.part))
             return
         items = chain(first, items)
-    with stoppable(ctx, options, output) as how:
+    with resumable(ctx, options, output) as how:
         report = build_index(
             items,
             output,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.options import FRACTION, ChipSizeType, archive_of, chained, storage_of
-from xchip.cli.running import conclude, one_crew, share_of, share_options, stoppable, worker_options
-from xchip.cli.settings import ARRAY_INDEX, missing, place_of, strongest, variables
+from xchip.cli.running import conclude, single_executor, share_of, share_options, resumable, worker_options
+from xchip.cli.settings import ARRAY_INDEX, missing, output_of, preferred, variables
 
 if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
@@ -45,7 +45,7 @@ class Names(click.ParamType):  # type: ignore[type-arg]
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
 
-_TYPES: dict[str, Any] = {
+_TYPES: Options = {
     "text": click.STRING,
     "integer": click.INT,
     "number": click.FLOAT,
@@ -137,8 +137,8 @@ def _shown(default: Any) -> Any:
     return ",".join(map(str, default))
 
 
-def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
-    options = one_crew(ctx, options)
+def _run(ctx: click.Context, recipe: Recipe, options: Options) -> None:
+    options = single_executor(ctx, options)
     given = {option.name: options[option.name] for option in recipe.all_options()}
     for option in recipe.all_options():
         if option.required and given[option.name] is None:
@@ -149,10 +149,10 @@ def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
     if options["dry_run"]:
         _list(recipe, units, given, pixels)
         return
-    output = place_of(ctx, options, "output", "bucket", "Folder or URL of the archive.")
+    output = output_of(ctx, options, "output", "bucket", "Folder or URL of the archive.")
     from xchip.processors.pipeline import process
 
-    with stoppable(ctx, options, output) as how:
+    with resumable(ctx, options, output) as how:
         report = process(
             recipe,
             output,
@@ -168,7 +168,7 @@ def _run(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> None:
     conclude(ctx, report, f"To see all that failed: xchip status {output} --failures")
 
 
-def _list(recipe: Recipe, units: Any, given: dict[str, Any], pixels: StorageOptions) -> None:
+def _list(recipe: Recipe, units: Any, given: Options, pixels: StorageOptions) -> None:
     from xchip.processors.pipeline import choose_items
     from xchip.processors.stage import PROBLEM
 
@@ -189,9 +189,9 @@ def _called(units: Any) -> str:
     return f"unit {', '.join(map(str, units))}"
 
 
-def _units(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> Any:
+def _units(ctx: click.Context, recipe: Recipe, options: Options) -> Any:
     """Which units: an array job gives its index to all programs, so a part that was asked for goes before it."""
-    if strongest(ctx, "part", "array", "index") != "index" and (share := share_of(ctx, options)) is not None:
+    if preferred(ctx, "part", "array", "index") != "index" and (share := share_of(ctx, options)) is not None:
         return slice(share[0], None, share[1])
     if options["index"] is None:
         what = "The unit to do, counted from 0; or --part 0/100 for a share of all."
@@ -199,7 +199,7 @@ def _units(ctx: click.Context, recipe: Recipe, options: dict[str, Any]) -> Any:
     return options["index"]
 
 
-def _pixels(recipe: Recipe, options: dict[str, Any]) -> StorageOptions:
+def _pixels(recipe: Recipe, options: Options) -> StorageOptions:
     """How the source's files are reached: as the recipe has it, but for what the user says."""
     known = recipe.pixels
     if options["unsigned"]:

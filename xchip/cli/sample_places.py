@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import chained, storage_of, writable
+from xchip.cli.options import chained, storage_of, check_writable
 
 layer_options = chained(
     click.option(
@@ -22,7 +22,7 @@ layer_options = chained(
 @click.option("--random", type=click.IntRange(0), default=0, show_default=True, help="Points at random in the region.")
 @click.option("--region", metavar="FILE|W,S,E,N", help="Only there: a layer of areas, or degrees.  [default: the whole Earth]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same points.")
-@click.option("-o", "--output", required=True, callback=writable, help="File to write: .gpkg, .parquet, .fgb or .geojson.")
+@click.option("-o", "--output", required=True, callback=check_writable, help="File to write: .gpkg, .parquet, .fgb or .geojson.")
 def sample_places(output: str, region: str | None, **options: Any) -> None:
     """Make a layer of places to look for scenes at, such as `xchip naip` takes.
 
@@ -52,7 +52,7 @@ def _degrees(region: str | None) -> Any:
 @click.option("--max-resolution", type=click.FloatRange(0, min_open=True), help="Metres; leave out coarser ones.  [default: 0.3]")
 @click.option("--endpoint", metavar="URL", help="S3 server of the catalogue, where it is not Amazon's.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), callback=writable, help="File to write.  [default: the standard output]"
+    "-o", "--output", type=click.Path(dir_okay=False), callback=check_writable, help="File to write.  [default: the standard output]"
 )
 def linz_surveys(catalogue: str | None, max_resolution: float | None, endpoint: str | None, output: str | None) -> None:
     """List the latest survey of each region of New Zealand, for `xchip linz --surveys`.

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import PROBLEMS, archive_access, say_warning, storage_of, writable
+from xchip.cli.options import PROBLEMS, archive_access, show_warning, storage_of, check_writable
 
 
 @click.command()
 @click.argument("index")
-@click.option("-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the chosen chips.")
+@click.option("-o", "--output", required=True, callback=check_writable, help="Folder, URL or *.parquet file of the chosen chips.")
 @click.option("-n", "--number", required=True, type=click.IntRange(0), help="How many chips.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Strata, such as sensor. May be repeated.")
 @click.option("--weights", metavar="COLUMN", help="How likely each chip is drawn, such as clear_fraction.")
@@ -34,7 +34,7 @@ def sample(
 @click.command()
 @click.argument("index")
 @click.option(
-    "-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the index with its splits."
+    "-o", "--output", required=True, callback=check_writable, help="Folder, URL or *.parquet file of the index with its splits."
 )
 @click.option(
     "--share",
@@ -107,7 +107,7 @@ def split(
             way_out = f"most are too near to another split; a --block-km above {block_km:g} sets fewer aside"
         else:
             way_out = f"there are few blocks of {block_km:g} km; a smaller --block-km makes more"
-        say_warning(f"no chip is in {' and '.join(empty)}: {way_out}")
+        show_warning(f"no chip is in {' and '.join(empty)}: {way_out}")
 
 
 def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
@@ -129,7 +129,7 @@ def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
 @click.option("--column", default="split", show_default=True, help="The column of splits.")
 @click.option("--balance", multiple=True, metavar="COLUMN", help="A column more whose balance is of interest. May be repeated.")
 @click.option(
-    "--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False), callback=writable, help="Write the report there too."
+    "--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False), callback=check_writable, help="Write the report there too."
 )
 @archive_access
 @click.pass_context

@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 from xchip.cli.index import limit_options
-from xchip.cli.options import archive_access, storage_of, writable
-from xchip.cli.running import take
+from xchip.cli.options import archive_access, storage_of, check_writable
+from xchip.cli.running import pick
 
 _LIMITS = "max_nodata max_defective max_cloud max_shadow max_snow max_water min_clear"
 
 
 @click.command()
 @click.argument("index")
-@click.option("-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the sequences.")
+@click.option("-o", "--output", required=True, callback=check_writable, help="Folder, URL or *.parquet file of the sequences.")
 @click.option("--window", metavar="TIME", help="One chip of each 30D, month, quarter, year, or '2 months'.  [default: all dates]")
 @click.option("--edge", "edges", multiple=True, metavar="DATE", help="In place of --window: where periods begin and end; repeat.")
 @click.option("--start", metavar="DATE", help="Only dates from then on; periods begin there.")
@@ -49,8 +49,8 @@ def series(index: str, output: str, window: str | None, edges: tuple[str, ...], 
     rows = join(
         index,
         window=list(edges) or window,
-        **take(options, f"start end length min_steps choose same_time baseline {_LIMITS}"),
-        storage=storage_of(**take(options, "endpoint region profile unsigned")),
+        **pick(options, f"start end length min_steps choose same_time baseline {_LIMITS}"),
+        storage=storage_of(**pick(options, "endpoint region profile unsigned")),
     )
     write_index(rows, output)
     facts = json.loads(rows.attrs[SERIES_ATTRIBUTE])

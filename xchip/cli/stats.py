@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_of, say_progress, storage_of, writable
-from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
-from xchip.cli.running import cluster_of, one_crew, take
-from xchip.cli.settings import also_from, from_command_line, missing, strongest, url_of_bucket
-from xchip.cli.settings import names_of as variables_of
+from xchip.cli.options import archive_of, show_progress, storage_of, check_writable
+from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, require_items_root
+from xchip.cli.running import cluster_of, single_executor, pick
+from xchip.cli.settings import also_read, from_command_line, missing, preferred, url_of_bucket
 
 if TYPE_CHECKING:
     from xchip.chips.train.stats_values import BandStats
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 _FOR_AN_INDEX = ("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sample", "seed", "data_bucket", "scheduler", "workers")
 
 
-@also_from(
+@also_read(
     index="STACCHIP_INDEXPATH",
     chip_bucket="STACCHIP_CHIP_BUCKET",
     data_bucket="STACCHIP_DATA_BUCKET",
@@ -33,7 +32,7 @@ _FOR_AN_INDEX = ("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sampl
 @click.command()
 @click.argument("index", required=False)
 @click.option(
-    "-o", "--output", callback=writable, help="File *.json or *.yaml, a path or a URL.  [default: YAML to the standard output]"
+    "-o", "--output", callback=check_writable, help="File *.json or *.yaml, a path or a URL.  [default: YAML to the standard output]"
 )
 @click.option("--cubes", metavar="FOLDER", help="Folder or URL of cubes, as `xchip prechip` writes them, in place of INDEX.")
 @click.option("--chip-bucket", metavar="BUCKET", help="Bucket of the cubes: the same as --cubes s3://BUCKET.")
@@ -74,12 +73,12 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
 
     if output is not None:
         is_json(output)  # a wrong name is told now, and not when the work is done
-    source = strongest(ctx, "cubes", "chip_bucket", "index")
+    source = preferred(ctx, "cubes", "chip_bucket", "index")
     if source is None:
         places = (name for one in ("index", "cubes", "chip_bucket") for name in variables_of(ctx, one))
         raise missing("INDEX", "Archive or index of the chips; or --cubes.", *places, given="s3://bucket/archive")
     archive = archive_of(options)
-    options = one_crew(ctx, options)
+    options = single_executor(ctx, options)
     if source == "index":
         found = _of_index(ctx, str(index), archive, options)
     else:
@@ -91,14 +90,14 @@ def stats(ctx: click.Context, /, index: str | None, output: str | None, **option
     click.echo(f"written to {found.write(output, storage=archive)}")
 
 
-def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: dict[str, Any]) -> BandStats:
+def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: Options) -> BandStats:
     from xchip.chips.train.band_stats import band_stats
     from xchip.export.cubes import Cubes
     from xchip.indexing.opening.read import read_index
 
     conditions = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(index, box_of(options["bbox"]), conditions or None, storage=archive, items_root=items_root_of(options))
-    told_items(ctx, rows)
+    require_items_root(ctx, rows)
     if options["sample"] is None and options["max_cubes"] is not None:
         options = options | {"sample": options["max_cubes"] * Cubes().size}
     with cluster_of(options) as client:
@@ -106,14 +105,14 @@ def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: 
             rows,
             names_of(options["assets"]),
             storage=archive,
-            pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
+            pixels=storage_of(**pick(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             client=client,
             progress=_progress("chips"),
-            **take(options, "sensor harmonize skip_nodata sample seed threads"),
+            **pick(options, "sensor harmonize skip_nodata sample seed threads"),
         )
 
 
-def _of_cubes(ctx: click.Context, folder: str, archive: StorageOptions, options: dict[str, Any]) -> BandStats:
+def _of_cubes(ctx: click.Context, folder: str, archive: StorageOptions, options: Options) -> BandStats:
     from xchip.export.cube_stats import cube_stats
 
     for name in _FOR_AN_INDEX:
@@ -126,9 +125,9 @@ def _of_cubes(ctx: click.Context, folder: str, archive: StorageOptions, options:
         names_of(options["assets"]),
         storage=archive,
         progress=_progress("cubes"),
-        **take(options, "max_cubes threads"),
+        **pick(options, "max_cubes threads"),
     )
 
 
 def _progress(what: str) -> Any:
-    return partial(say_progress, what) if sys.stderr.isatty() else False
+    return partial(show_progress, what) if sys.stderr.isatty() else False

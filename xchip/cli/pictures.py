@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_access, archive_of, chained, storage_of, writable
+from xchip.cli.options import archive_access, archive_of, chained, storage_of, check_writable
 from xchip.cli.rows import box_of, filters_of, names_of
-from xchip.cli.running import take
+from xchip.cli.running import pick
 
 DOTS = 150
 """Pixels of a picture per inch."""
@@ -76,7 +76,7 @@ def preview(
     archive = archive_of(options)
     chosen = bbox is not None or filters
     rows = read_index(index, box_of(bbox), filters_of(filters), storage=archive) if chosen else index
-    pixels = storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
+    pixels = storage_of(**pick(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"])
     _save(draw(rows, n=n, seed=seed, bands=names_of(bands), storage=archive, pixels=pixels), output)
 
 
@@ -84,7 +84,7 @@ def _picture_file(path: str) -> str:
     """The path of a picture, refused before anything is read if it can't be written."""
     if Path(path).suffix.lower() not in (".png", ".svg", ".pdf", ".jpg", ".jpeg"):
         raise click.BadParameter(f"{path!r} is no picture: it ends in .png, .svg, .pdf or .jpg.")
-    writable(None, None, path)
+    check_writable(None, None, path)
     return path
 
 
