@@ -1,6 +1,6 @@
-"""The commands: what ``xchip --help`` lists, and the module that each is loaded from when it is used.
+"""The list of commands, with the module of each, which is loaded when the command is used.
 
-Summary and example of a command stand here, so that ``xchip --help`` loads none of them; a test compares the summaries.
+Summaries and examples are kept here so that ``xchip --help`` loads no command; a test compares the summaries.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """A command in the list."""
+    """A command in the list of ``xchip --help``."""
 
     module: str
-    """Its module in `xchip.cli`, which has a command of this name, or makes it (``processors``)."""
+    """The module in `xchip.cli` that defines the command, or builds it (``processors``)."""
     summary: str
-    """First sentence of its help."""
+    """First sentence of the command's help."""
     example: str
-    """A line to copy. A test parses each."""
+    """A command line to copy; a test parses it."""
 
 
 SECTIONS: dict[str, dict[str, Entry]] = {
@@ -28,12 +28,12 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "info": Entry(
             "info",
-            "Show how items are understood, and where each fact comes from; or why they can't be read.",
+            "Show how xchip reads items and where each fact comes from, or why it can't read them.",
             "xchip info scene.json",
         ),
         "index": Entry(
             "index",
-            "Index STAC items into an archive: their JSON, and a GeoParquet file of chips for each.",
+            "Index STAC items into an archive: the JSON and a GeoParquet file of chips for each item.",
             "xchip index scenes/*.json -o archive/ --size 256 --max-nodata 0.5",
         ),
         "versions": Entry(
@@ -45,7 +45,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Archives and indexes": {
         "status": Entry(
             "archive",
-            "Show what an archive holds, and what failed and why.",
+            "Show the contents of an archive, and which items failed and why.",
             "xchip status archive/ --failures",
         ),
         "verify": Entry(
@@ -55,7 +55,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "merge": Entry(
             "archive",
-            "Merge archives and indexes into one index that answers questions of place quickly.",
+            "Merge archives and indexes into one index that is fast to search by location.",
             "xchip merge archive/ other/ -o all.parquet",
         ),
     },
@@ -67,7 +67,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "preview": Entry(
             "pictures",
-            "Draw a sheet of chips of an index, chosen at random, with the share of cloud beneath each.",
+            "Draw a sheet of random chips of an index, with the cloud fraction below each chip.",
             "xchip preview archive/ -o sheet.png --n 24 --filter 'cloud_fraction<=0.1'",
         ),
     },
@@ -79,7 +79,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "split": Entry(
             "select",
-            "Split an index into chips for training, validation and test that are apart from each other.",
+            "Split an index into separate chips for training, validation and test.",
             "xchip split archive/ -o parts.parquet --share train=0.8 --share test=0.2 --buffer-km 5",
         ),
         "audit": Entry(
@@ -96,7 +96,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Chips out": {
         "prechip": Entry(
             "export",
-            "Write shuffled npz cubes of chips, as the Clay model is trained from.",
+            "Write shuffled npz cubes of chips, the training data of the Clay model.",
             "xchip prechip archive/ -o cubes/ --max-nodata 0.05 --max-cloud 0.1",
         ),
         "export": Entry(
@@ -106,8 +106,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "stats": Entry(
             "stats",
-            "Mean, standard deviation and range of each band over the chips of an index that have no nodata pixels, "
-            "or over cubes.",
+            "Compute mean, standard deviation and range of each band over the chips without nodata of an index, or over cubes.",
             "xchip stats archive/ -o stats.yaml",
         ),
     },
@@ -144,7 +143,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "sample-places": Entry(
             "sample_places",
-            "Make a layer of places to look for scenes at, such as `xchip naip` takes.",
+            "Make a layer of places to search for scenes, the input of `xchip naip` and `xchip landsat`.",
             "xchip sample-places --places airports.shp --random 4000 --region=-125,24,-66,50 -o places.gpkg",
         ),
         "linz-surveys": Entry(
@@ -154,7 +153,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
     },
 }
-"""Title of a section -> its commands, in the order of the help."""
+"""Commands of each section, in the order of the help."""
 
 ENTRIES = {name: entry for entries in SECTIONS.values() for name, entry in entries.items()}
-"""Name of a command -> its entry."""
+"""All commands by name."""

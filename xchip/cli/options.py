@@ -236,7 +236,9 @@ class ChipSizeType(click.ParamType):  # type: ignore[type-arg]
             return value
         lengths = value.lower().split("x")
         if len(lengths) > 2 or not all(length.strip().isdigit() for length in lengths):
-            self.fail(f"{value!r} is not a chip size; use a number of pixels, such as 256, or HEIGHTxWIDTH, such as 256x512", param, ctx)
+            self.fail(
+                f"{value!r} is not a chip size; use a number of pixels, such as 256, or HEIGHTxWIDTH, such as 256x512", param, ctx
+            )
         height, width = int(lengths[0]), int(lengths[-1])
         return (height, width) if len(lengths) == 2 else height
 
@@ -246,9 +248,7 @@ class Share(click.ParamType):  # type: ignore[type-arg]
 
     name = "i/n"
 
-    def convert(
-        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
+    def convert(self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if not isinstance(value, str):
             return value
         number, _, count = value.partition("/")
