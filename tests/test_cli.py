@@ -271,12 +271,12 @@ def test_what_can_not_be_written_is_told_before_any_work(items: list[Path], tmp_
     (tmp_path / "place").write_text("a file")
     (tmp_path / "index.parquet").write_text("no index")
     names = {"item": items[0], "index": tmp_path / "index.parquet", "place": tmp_path / "place"}
-    refused(run(command, *(word.format(**names) for word in WRITERS[command])), "can't write '.*place.*' is a file and no folder")
+    refused(run(command, *(word.format(**names) for word in WRITERS[command])), "can't write '.*place.*' is a file, not a folder")
     assert (tmp_path / "place").read_text() == "a file"
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir(mode=0o500)
     if not os.access(tmp_path / "place", os.W_OK):  # root may write everywhere
-        refused(run(command, *(word.format(**names) for word in WRITERS[command])), "may not write in the folder '.*place'")
+        refused(run(command, *(word.format(**names) for word in WRITERS[command])), "no permission to write in the folder '.*place'")
 
 
 def test_the_list_of_commands_says_what_each_command_says() -> None:

@@ -49,7 +49,7 @@ def test_prechip_writes_cubes_and_goes_on(archive: Path, tmp_path: Path) -> None
     assert shapes(tmp_path) == {f"sentinel-2-l2a/cube_{n}.npz": (size, 3, 128, 96) for n, size in enumerate((8, 8, 2))}
     again = run(*arguments)
     assert again.stdout.startswith(f"{tmp_path}: 0 chips in 0 files, 18 skipped, 0 failed")
-    refused(run(*arguments, "--seed", 1), r"seed=0 \(now 1\)")
+    refused(run(*arguments, "--seed", 1), r"--seed 0 \(now 1\)")
 
 
 def test_the_data_type_may_be_that_of_the_files(archive: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_parts_by_number_and_by_the_variables_of_an_array_job(archive: Path, tmp
         assert run(*arguments, "--array", env=env).exit_code == 0
     assert "0 chips in 0 files, 18 skipped" in run(*arguments).stdout
     misused(run(*arguments, "--array", env={"AWS_BATCH_JOB_ARRAY_INDEX": None}), "is not set")
-    misused(run(*arguments, "--part", "3/3"), "is no share")
+    misused(run(*arguments, "--part", "3/3"), "is not a share")
 
 
 def test_misuse(archive: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_terminated_export_says_how_to_go_on(tmp_path: Path) -> None:
     job.send_signal(signal.SIGTERM)
     _, stderr = job.communicate(timeout=60)
     assert job.returncode == 130, stderr
-    assert f"Interrupted. What is done is kept in {out}" in stderr
+    assert f"Interrupted. Finished work is kept in {out}" in stderr
     there = len(list(out.rglob("cube_*.npz")))
     assert 0 < there < 400
     assert f"{400 - there} chips in {400 - there} files, {there} skipped" in run(*arguments).stdout

@@ -120,7 +120,7 @@ def test_numbers_are_lists_and_ranges(text: str, expected: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("text", ["", "a", "3-", "-3", "5-3", "1,,2", "1.5"])
 def test_what_holds_no_numbers_is_misuse(text: str) -> None:
-    misused(run("linz", "--index", text), "is no list of numbers from 0 on, such as 7, 0-9 or 3,7,11")
+    misused(run("linz", "--index", text), "is not a list of numbers >= 0; use numbers and ranges, such as 7, 0-9 or 3,7,11")
 
 
 def test_names_are_separated_by_commas() -> None:
@@ -209,7 +209,7 @@ def test_shares_are_disjoint_and_are_all(api: str, layer: Path, tmp_path: Path) 
 @pytest.mark.server
 def test_an_empty_search_is_no_error(api: str, layer: Path, tmp_path: Path) -> None:
     result = sentinel_2(api, layer, "-i", 2, "-o", tmp_path / "archive")
-    assert (result.exit_code, result.stdout) == (0, "Nothing was found for unit 2: there is nothing to do.\n")
+    assert (result.exit_code, result.stdout) == (0, "No items found for unit 2: there is nothing to do.\n")
     assert not (tmp_path / "archive").exists()
 
 
@@ -223,7 +223,7 @@ def test_a_refusal_leaves_an_archive_as_it_is(api: str, layer: Path, tmp_path: P
     unnamed = write_layer(tmp_path.parent / "unnamed.gpkg", [TILE], tile=["20LAA"])
     for arguments, message in (
         (("-i", 3), r"index 3 is out of range: 'sentinel-2' has 3 units in '.*tiles\.gpkg', counted from 0"),
-        (("-i", 0, "--source", unnamed), "has no column 'name', only tile; say which with column="),
+        (("-i", 0, "--source", unnamed), "has no column 'name', only tile; say which with --column"),
         (("-i", 0, "--source", "/nowhere/tiles.gpkg"), r"can't open the layer '/nowhere/tiles\.gpkg'"),
         (("-i", 0, "--years", "2019-2020", "--number-of-years", 3), "can't draw 3 different years from 2019, 2020"),
         (("-i", 0, "--size", 128), r"was built with size=\[64, 64\] \(now \[128, 128\]\)"),
@@ -311,7 +311,7 @@ def test_the_children_of_an_array_job_do_disjoint_units_on_one_bucket(store: dic
         assert (first[0], second[0], third[0]) == (0, 0, 0), (first, second, third)
         assert outcome in first[1]
         assert outcome in second[1]
-        assert third[1] == "Nothing was found for unit 2: there is nothing to do.\n"
+        assert third[1] == "No items found for unit 2: there is nothing to do.\n"
         assert numbers("s3://scenes", storage) == LEAST[0] | LEAST[1]
     names = [entry.name for entry in Store("s3://scenes", storage).entries("items/sentinel-2-l2a/item-0001")]
     assert len(names) == 6

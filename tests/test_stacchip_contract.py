@@ -397,7 +397,7 @@ def test_an_array_job_of_stacchip_runs_as_it_is(bucket: Bucket) -> None:
             assert status == 0, err
             assert expected in out
         assert beyond[0] == 0, beyond[2]
-        assert "2 cubes a job make 3 jobs, counted from 0: there is nothing to do for job 3." in beyond[1]
+        assert "2 cubes per job make 3 jobs, counted from 0: there is nothing to do for job 3." in beyond[1]
     cubes = bucket.cubes("sentinel-2-l2a")
     assert sorted(cubes) == [f"sentinel-2-l2a/cube_{number}.npz" for number in range(6)]
     assert_holds(list(cubes.values()), bucket.items[:3])

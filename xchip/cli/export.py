@@ -10,7 +10,18 @@ import click
 
 from xchip.cli.index import access_options, limit_options
 from xchip.cli.options import BUCKET_OPTIONS, Options, archive_of, chained, storage_of
-from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, require_items_root, table_options
+from xchip.cli.rows import (
+    box_of,
+    condition_options,
+    filters_of,
+    harmonize_option,
+    items_root_of,
+    names_of,
+    platform_filter,
+    require_items_root,
+    sensor_option,
+    table_options,
+)
 from xchip.cli.running import conclude, pick, resumable, share_of, share_options, single_executor, worker_options
 from xchip.cli.settings import ARRAY_INDEX, also_read, missing, output_of, preferred, variables_of
 
@@ -23,17 +34,13 @@ CUBES_PER_JOB = 10
 
 chip_options = chained(
     click.option("--assets", metavar="NAME,...", help="Names of bands.  [default: Clay's bands for cubes, else the sensor's]"),
-    click.option("--sensor", help="Name of the sensor, for an index that does not name it."),
-    click.option("--bbox", metavar="W,S,E,N", help="Area in degrees; W > E crosses the antimeridian."),
-    click.option(
-        "--filter", "filters", multiple=True, metavar="CONDITION",
-        help="Condition on a column, such as 'datetime>=2024-06-01', with = != < <= > >=; repeatable.",
-    ),
+    sensor_option,
+    condition_options,
     limit_options,
     click.option("--seed", type=int, default=0, show_default=True, help="Seed for the order of shuffled chips."),
-    click.option("--buffer", type=click.IntRange(1), default=512, show_default=True, help="Number of chips that are read and mixed at once."),
+    click.option("--buffer", type=click.IntRange(1), default=512, show_default=True, help="Chips to read and mix at once."),
     click.option("--pad", is_flag=True, help="Allow chips of several sizes: pad each to the largest."),
-    click.option("--harmonize", is_flag=True, help="Subtract the offset of Sentinel-2's processing baseline 04.00 from the items that have it."),
+    harmonize_option,
     share_options,
     worker_options,
     click.option(

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from xchip.cli.items import ItemSource
-from xchip.cli.options import FRACTION, ChipSizeType, Options, archive_of, chained, check_writable, storage_of
+from xchip.cli.options import (
+    FRACTION,
+    ChipSizeType,
+    Options,
+    archive_location,
+    archive_of,
+    chained,
+    check_writable,
+    file_access,
+    storage_of,
+)
 from xchip.cli.running import cluster_of, conclude, pick, resumable, share_of, share_options, single_executor, worker_options
 from xchip.cli.settings import parameter_of
 
@@ -22,7 +32,7 @@ grid_options = chained(
     click.option("--stride", type=ChipSizeType(), help="Pixels from one chip to the next.  [default: --size]"),
     click.option(
         "--edge", type=click.Choice(["drop", "pad", "shift", "partial"]), default="drop", show_default=True,
-        help="Treatment of chips at the border: leave them out, pad them, shift them inside, or cut them.",
+        help="Chips at the border: leave them out, pad them, shift them inside, or cut them.",
     ),
     click.option(
         "--anchor", type=click.Choice(["origin", "crs"]), default="origin", show_default=True,
@@ -51,24 +61,19 @@ item_options = chained(
     click.option("--collection", "collections", multiple=True, metavar="ID", help="Collection to search; repeatable."),
     click.option("--bbox", metavar="W,S,E,N", help="Area in degrees; W > E crosses the antimeridian."),
     click.option("--intersects", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="GeoJSON file of an area."),
-    click.option("--datetime", metavar="WHEN", help="A time or an interval: 2024, 2024-03-05, 2024-01/2024-03, or 2024-03-05T10:00:00Z/.."),
-    click.option("--query", multiple=True, help="Condition on a property, such as 'eo:cloud_cover<20', with = != < <= > >=; repeatable."),
-    click.option("--sortby", help="Property to sort by, such as eo:cloud_cover; -eo:cloud_cover sorts in descending order."),
+    click.option("--datetime", metavar="WHEN", help="2024, 2024-03-05, 2024-01/2024-03, or 2024-03-05T10:00:00Z/.."),
+    click.option("--query", multiple=True, help="Condition, such as 'eo:cloud_cover<20', with = != < <= > >=; repeatable."),
+    click.option("--sortby", help="Property to sort by: eo:cloud_cover, or -eo:cloud_cover for descending order."),
     click.option("--max-items", type=click.IntRange(1), help="Maximum number of items."),
     click.option("--limit", type=click.IntRange(1, 10_000), help="Items per page of the API."),
     share_options,
 )  # fmt: skip
 
 access_options = chained(
-    click.option("--endpoint", metavar="URL", help="S3 server of the items' files.  [default: Amazon's]"),
-    click.option("--region", help="AWS region of the items' files."),
-    click.option("--profile", help="Profile in the AWS configuration for the items' files."),
-    click.option("--unsigned", is_flag=True, help="Send no credentials for the items' files, in public buckets."),
+    file_access,
     click.option("--requester-pays", is_flag=True, help="Pay the costs of reading from requester-pays buckets."),
     click.option("--sign", type=click.Choice(["planetary-computer"]), help="Sign the URLs of files."),
-    click.option("--archive-endpoint", metavar="URL", help="S3 server of the archive.  [default: --endpoint]"),
-    click.option("--archive-region", help="AWS region of the archive.  [default: --region]"),
-    click.option("--archive-profile", help="Profile in the AWS configuration for the archive.  [default: --profile]"),
+    archive_location,
 )
 
 run_options = chained(

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -37,7 +37,7 @@ FRACTION = click.FloatRange(0, 1)
 _CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "pystac_client", "requests", "urllib3"}
 """Packages whose errors report problems with a server, the network or credentials."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 Options: TypeAlias = dict[str, Any]
 """Values of a command's options, by parameter name; click does not type them."""
@@ -257,10 +257,10 @@ class Share(click.ParamType):  # type: ignore[type-arg]
         return int(number), int(count)
 
 
-def chained(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def chained(*options: Decorator) -> Decorator:
     """Return one decorator that adds several options, in the order in which the help shows them."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
         return command
@@ -275,6 +275,22 @@ archive_access = chained(
     click.option("--unsigned", is_flag=True, help="Send no credentials, for a public bucket."),
 )
 """Options for access to the archive that a command reads."""
+
+
+file_access = chained(
+    click.option("--endpoint", metavar="URL", help="S3 server of the items' files.  [default: Amazon's]"),
+    click.option("--region", help="AWS region of the items' files."),
+    click.option("--profile", help="Profile in the AWS configuration for the items' files."),
+    click.option("--unsigned", is_flag=True, help="Send no credentials for the items' files, in public buckets."),
+)
+"""Options for access to the files of items."""
+
+archive_location = chained(
+    click.option("--archive-endpoint", metavar="URL", help="S3 server of the archive.  [default: --endpoint]"),
+    click.option("--archive-region", help="AWS region of the archive.  [default: --region]"),
+    click.option("--archive-profile", help="Profile in the AWS configuration for the archive.  [default: --profile]"),
+)
+"""Options for access to an archive, in commands that have `file_access` too."""
 
 
 def storage_of(

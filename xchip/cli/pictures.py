@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_access, archive_of, chained, check_writable, storage_of
-from xchip.cli.rows import box_of, filters_of, names_of
+from xchip.cli.options import archive_access, archive_of, check_writable, storage_of
+from xchip.cli.rows import box_of, condition_options, filters_of, names_of
 from xchip.cli.running import pick
 
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 DOTS = 150
 """Pixels of a picture per inch."""
 
-_choice = chained(
-    click.option("--bbox", metavar="W,S,E,N", help="Area in degrees; W > E crosses the antimeridian."),
-    click.option(
-        "--filter", "filters", multiple=True, metavar="CONDITION",
-        help="Condition on a column, such as 'cloud_fraction<=0.1', with = != < <= > >=; repeatable.",
-    ),
-)  # fmt: skip
 _output = click.option(
     "-o", "--output", required=True, metavar="FILE", callback=lambda ctx, param, value: _picture_file(value),
     help="File of the picture: *.png, *.svg, *.pdf or *.jpg.",
@@ -37,7 +30,7 @@ _output = click.option(
 @_output
 @click.option("--column", default="cloud_fraction", show_default=True, help="Column that the colours show.")
 @click.option("--outline", default="split", show_default=True, help="Column whose areas are outlined; '' for no outlines.")
-@_choice
+@condition_options
 @archive_access
 def plot(index: str, output: str, column: str, outline: str, bbox: str | None, filters: tuple[str, ...], **access: Any) -> None:
     """Draw a map of an index: each chip in the colour of a column.
@@ -62,7 +55,7 @@ def plot(index: str, output: str, column: str, outline: str, bbox: str | None, f
 @click.option("--n", default=16, show_default=True, type=click.IntRange(1, 400), help="Maximum number of chips.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed for the choice of chips.")
 @click.option("--bands", metavar="NAME,...", help="Three bands, or one band.  [default: red,green,blue, else the first]")
-@_choice
+@condition_options
 @access_options
 def preview(
     index: str, output: str, n: int, seed: int, bands: str | None, bbox: str | None, filters: tuple[str, ...], **options: Any

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from xchip.cli.options import FRACTION, ChipSizeType, Options, archive_of, chained, storage_of
+from xchip.cli.options import (
+    FRACTION,
+    ChipSizeType,
+    Decorator,
+    Options,
+    archive_location,
+    archive_of,
+    chained,
+    file_access,
+    storage_of,
+)
 from xchip.cli.running import conclude, resumable, share_of, share_options, single_executor, worker_options
 from xchip.cli.settings import ARRAY_INDEX, missing, output_of, preferred, variables
 
@@ -50,7 +59,7 @@ class Names(click.ParamType):  # type: ignore[type-arg]
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
 
-_TYPES: dict[str, click.ParamType] = {
+_TYPES: dict[str, click.ParamType] = {  # type: ignore[type-arg]
     "text": click.STRING,
     "integer": click.INT,
     "number": click.FLOAT,
@@ -61,21 +70,15 @@ _TYPES: dict[str, click.ParamType] = {
 }
 
 access_options = chained(
-    click.option("--endpoint", metavar="URL", help="S3 server of the items' files.  [default: Amazon's]"),
-    click.option("--region", help="AWS region of the items' files."),
-    click.option("--profile", help="Profile in the AWS configuration for the items' files."),
-    click.option("--unsigned", is_flag=True, help="Send no credentials for the items' files, in public buckets."),
+    file_access,
     click.option(
-        "--requester-pays/--no-requester-pays", default=None, help="Pay the costs of reading from requester-pays buckets.  [default: as the source requires]",
+        "--requester-pays/--no-requester-pays",
+        default=None,
+        help="Pay the costs of reading from requester-pays buckets.  [default: as the source requires]",
     ),
     click.option("--sign/--no-sign", default=None, help="Sign the URLs of files.  [default: as the source requires]"),
-    click.option("--archive-endpoint", metavar="URL", help="S3 server of the archive.  [default: --endpoint]"),
-    click.option("--archive-region", help="AWS region of the archive.  [default: --region]"),
-    click.option("--archive-profile", help="Profile in the AWS configuration for the archive.  [default: --profile]"),
+    archive_location,
 )  # fmt: skip
-
-
-Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def command_of(recipe: Recipe) -> click.Command:
@@ -86,11 +89,8 @@ def command_of(recipe: Recipe) -> click.Command:
         _run(ctx, recipe, options)
 
     run.__doc__ = f"{recipe.summary}\n\n{recipe.description}\n\n{_MORE}"
-    for decorate in reversed(
-        (_unit_options(recipe), *(_option(recipe, option) for option in recipe.all_options()), _run_options)
-    ):
-        run = decorate(run)
-    return click.command(recipe.name)(run)
+    decorate = chained(_unit_options(recipe), *(_option(recipe, option) for option in recipe.all_options()), _run_options)
+    return click.command(recipe.name)(decorate(run))
 
 
 _MORE = "Re-running resumes: finished items are skipped. A child of an AWS Batch array job does the unit with its index."

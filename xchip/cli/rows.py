@@ -39,10 +39,25 @@ def filters_of(sentences: tuple[str, ...]) -> Conditions | None:
     return [(term.field, _SYMBOLS[term.operator], term.value) for term in comparisons(sentences)] or None
 
 
+condition_options = chained(
+    click.option("--bbox", metavar="W,S,E,N", help="Area in degrees; W > E crosses the antimeridian."),
+    click.option(
+        "--filter", "filters", multiple=True, metavar="CONDITION",
+        help="Condition on a column, such as 'cloud_fraction<=0.1', with = != < <= > >=; repeatable.",
+    ),
+)  # fmt: skip
+"""Options that select rows of an index."""
+
+sensor_option = click.option("--sensor", help="Name of the sensor, for an index that does not name it.")
+
+harmonize_option = click.option(
+    "--harmonize", is_flag=True, help="Subtract the offset of Sentinel-2's processing baseline 04.00 where files have it."
+)
+
 table_options = chained(
     click.option(
         "--data-bucket", metavar="BUCKET",
-        help="Bucket with the items of stacchip's tables: <platform>/<item>/stac_item.json. Other indexes record their items.",
+        help="Bucket of the items <platform>/<item>/stac_item.json of stacchip's tables; other indexes name it.",
     ),
     click.option("--platform", help="Use only chips of this platform, by the name of Clay or of the sensor, such as landsat-c2l1."),
 )  # fmt: skip

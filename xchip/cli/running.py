@@ -27,14 +27,18 @@ share_options = chained(
     click.option("--array", is_flag=True, help="Do the part of this child of an AWS Batch array job."),
 )
 
-worker_options = chained(
+executor_options = chained(
     click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler."),
     click.option("--workers", type=click.IntRange(1), help="Number of processes on this machine."),
     click.option(
         "--threads", type=click.IntRange(1), help="Number of threads in one process.  [default: one per processor]",
     ),
-    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Maximum number of attempts per file."),
 )  # fmt: skip
+
+worker_options = chained(
+    executor_options,
+    click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Maximum number of attempts per file."),
+)
 
 
 def pick(options: Options, names: str) -> Options:

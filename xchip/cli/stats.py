@@ -11,8 +11,19 @@ import click
 
 from xchip.cli.index import access_options
 from xchip.cli.options import Options, archive_of, check_writable, show_progress, storage_of
-from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, require_items_root, table_options
-from xchip.cli.running import cluster_of, pick, single_executor
+from xchip.cli.rows import (
+    box_of,
+    condition_options,
+    filters_of,
+    harmonize_option,
+    items_root_of,
+    names_of,
+    platform_filter,
+    require_items_root,
+    sensor_option,
+    table_options,
+)
+from xchip.cli.running import cluster_of, executor_options, pick, single_executor
 from xchip.cli.settings import also_read, from_command_line, missing, parameter_of, preferred, url_of_bucket, variables_of
 
 if TYPE_CHECKING:
@@ -20,16 +31,7 @@ if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
 
 _INDEX_OPTIONS = (
-    "sensor",
-    "harmonize",
-    "bbox",
-    "filters",
-    "skip_nodata",
-    "sample",
-    "seed",
-    "data_bucket",
-    "scheduler",
-    "workers",
+    *("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sample", "seed", "data_bucket", "scheduler", "workers"),
 )
 
 
@@ -43,12 +45,7 @@ _INDEX_OPTIONS = (
 )
 @click.command()
 @click.argument("index", required=False)
-@click.option(
-    "-o",
-    "--output",
-    callback=check_writable,
-    help="Path or URL of a *.json or *.yaml file.  [default: print YAML]",
-)
+@click.option("-o", "--output", callback=check_writable, help="Path or URL of a *.json or *.yaml file.  [default: print YAML]")
 @click.option("--cubes", metavar="FOLDER", help="Folder or URL of cubes that `xchip prechip` wrote, instead of INDEX.")
 @click.option("--chip-bucket", metavar="BUCKET", help="Bucket of the cubes; the same as --cubes s3://BUCKET.")
 @click.option(
@@ -59,24 +56,13 @@ _INDEX_OPTIONS = (
 )
 @table_options
 @click.option("--assets", metavar="NAME,...", help="Names of bands.  [default: Clay's bands, else all but the quality bands]")
-@click.option("--sensor", help="Name of the sensor, for an index that does not name it.")
-@click.option(
-    "--harmonize", is_flag=True, help="Subtract the offset of Sentinel-2's processing baseline 04.00 from the items that have it."
-)
-@click.option("--bbox", metavar="W,S,E,N", help="Area in degrees; W > E crosses the antimeridian.")
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="CONDITION",
-    help="Condition on a column, such as 'cloud_fraction<=0.1', with = != < <= > >=; repeatable.",
-)
+@sensor_option
+@harmonize_option
+@condition_options
 @click.option("--skip-nodata", is_flag=True, help="Use chips with nodata pixels too, but leave out those pixels.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Use N random chips of each sensor.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for --sample.")
-@click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")
-@click.option("--workers", type=click.IntRange(1), help="Number of processes on this machine.")
-@click.option("--threads", type=click.IntRange(1), help="Number of threads.  [default: one per processor]")
+@executor_options
 @access_options
 @click.pass_context
 def stats(ctx: click.Context, /, index: str | None, output: str | None, **options: Any) -> None:

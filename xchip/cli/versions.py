@@ -7,7 +7,10 @@ import click
 
 @click.command()
 def versions() -> None:
-    """Print versions of xchip, its libraries and the system, for a bug report. Values of environment variables are not printed."""
+    """Print versions of xchip, its libraries and the system, for a bug report.
+
+    Values of environment variables are not printed.
+    """
     from xchip.io.versions import show_versions
 
     show_versions()
