@@ -113,7 +113,7 @@ def test_demo_scenes_may_be_few_and_chips_not_square(tmp_path: Path) -> None:
 def test_demo_with_chips_larger_than_scenes(tmp_path: Path) -> None:
     result = run("demo", "-o", tmp_path, "--scenes", 1, "--pixels", 256, "--size", 512)
     assert result.exit_code == 1
-    message = "Error: no chip of 512 pixels fits into a scene of 256 x 256; choose a smaller --size"
+    message = "Error: chips of 512 pixels are larger than a scene of 256 x 256; use a smaller --size"
     assert result.stderr.splitlines()[-1] == message
 
 
@@ -276,7 +276,9 @@ def test_what_can_not_be_written_is_told_before_any_work(items: list[Path], tmp_
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir(mode=0o500)
     if not os.access(tmp_path / "place", os.W_OK):  # root may write everywhere
-        refused(run(command, *(word.format(**names) for word in WRITERS[command])), "no permission to write in the folder '.*place'")
+        refused(
+            run(command, *(word.format(**names) for word in WRITERS[command])), "no permission to write in the folder '.*place'"
+        )
 
 
 def test_the_list_of_commands_says_what_each_command_says() -> None:

@@ -182,7 +182,7 @@ def test_refusals_are_one_line(items: list[Path], tmp_path: Path) -> None:
     refused(run("index", tmp_path / "none.json", "-o", tmp_path / "out.parquet"), "none.json")
     refused(run("index", items[0], "-o", tmp_path / "out", "--size", 0), "at least 1 pixel, got 0")
     refused(run("index", items[0], "-o", tmp_path / "out.parquet", "--sensor", "camera"), "sensor 'camera' is not known")
-    refused(run("index", items[0], "-o", tmp_path / "out", "--edge", "shift", "--anchor", "crs"), '--edge shift')
+    refused(run("index", items[0], "-o", tmp_path / "out", "--edge", "shift", "--anchor", "crs"), "--edge shift")
     (tmp_path / "broken.json").write_text("{")
     refused(run("index", tmp_path / "broken.json", "-o", tmp_path / "out.parquet"), "broken.json")
     refused(run("index", "--items-file", tmp_path / "none.txt", "-o", tmp_path / "out"), "none.txt")
@@ -202,7 +202,7 @@ def test_one_file_needs_all_its_items(items: list[Path], tmp_path: Path) -> None
 def test_other_parameters_and_unwanted_archives_are_refused(items: list[Path], tmp_path: Path) -> None:
     assert run("index", items[0], "-o", tmp_path / "a", "--size", 128).exit_code == 0
     refused(run("index", items[0], "-o", tmp_path / "a", "--size", 64), "was built with size")
-    refused(run("index", items[0], "-o", tmp_path / "a", "--size", 128, "--no-resume"), "is an archive already")
+    refused(run("index", items[0], "-o", tmp_path / "a", "--size", 128, "--no-resume"), "is already an archive")
 
 
 @pytest.mark.parametrize("option", [["--size", "big"], ["--size", "1x2x3"], ["--max-cloud", "75"], ["--edge", "round"]])

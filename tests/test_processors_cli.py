@@ -194,7 +194,7 @@ def test_what_would_be_taken_is_listed_and_nothing_is_written(api: str, layer: P
     lines = result.stdout.splitlines()
     assert len(lines) == 8
     assert lines[0] == "sentinel-2-l2a item-0001 2020-01-11T10:00:00Z 9 % cloud"
-    assert "Nothing was found for unit 2." in sentinel_2(api, layer, "-i", 2, "--dry-run").stdout
+    assert "No items found for unit 2." in sentinel_2(api, layer, "-i", 2, "--dry-run").stdout
     assert not list(tmp_path.iterdir())
 
 

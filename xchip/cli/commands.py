@@ -71,7 +71,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
             "xchip preview archive/ -o sheet.png --n 24 --filter 'cloud_fraction<=0.1'",
         ),
     },
-    "Choose chips": {
+    "Select chips": {
         "sample": Entry(
             "select",
             "Draw chips of an index, without replacement.",
@@ -93,7 +93,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
             "xchip series archive/ -o series.parquet --window month",
         ),
     },
-    "Chips out": {
+    "Export chips": {
         "prechip": Entry(
             "export",
             "Write shuffled npz cubes of chips, the training data of the Clay model.",
@@ -110,7 +110,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
             "xchip stats archive/ -o stats.yaml",
         ),
     },
-    "From a data source to an archive": {
+    "Processors: from a data source to an archive": {
         "sentinel-2": Entry(
             "processors",
             "Index Sentinel-2 L2A scenes, an MGRS tile at a time.",

@@ -21,12 +21,12 @@ Conditions: TypeAlias = list[tuple[str, str, Any]]
 
 
 def names_of(text: str | None) -> list[str] | None:
-    """Return the names in ``red,nir``; None if there is no text."""
+    """Return the names in ``red,nir``; None without text."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def box_of(text: str | None) -> BBox | None:
-    """Return the bbox of ``W,S,E,N``; None if there is no text."""
+    """Return the bbox of ``W,S,E,N``; None without text."""
     from xchip.stac.api.conditions import checked_bbox
 
     return None if text is None else checked_bbox(text)
@@ -51,7 +51,7 @@ condition_options = chained(
 sensor_option = click.option("--sensor", help="Name of the sensor, for an index that does not name it.")
 
 harmonize_option = click.option(
-    "--harmonize", is_flag=True, help="Subtract the offset of Sentinel-2's processing baseline 04.00 where files have it."
+    "--harmonize", is_flag=True, help="Undo the offset of Sentinel-2's processing baseline 04.00 where files have it."
 )
 
 table_options = chained(
@@ -59,7 +59,7 @@ table_options = chained(
         "--data-bucket", metavar="BUCKET",
         help="Bucket of the items <platform>/<item>/stac_item.json of stacchip's tables; other indexes name it.",
     ),
-    click.option("--platform", help="Use only chips of this platform, by the name of Clay or of the sensor, such as landsat-c2l1."),
+    click.option("--platform", help="Use only chips of this platform or sensor, such as landsat-c2l1 (Clay's name)."),
 )  # fmt: skip
 """Options for an index that stacchip's environment variables set too."""
 
