@@ -11,14 +11,9 @@ from xchip.cli.options import ChipSizeType, check_writable
 
 @click.command()
 @click.option(
-    "-o",
-    "--output",
-    default="xchip-demo",
-    show_default=True,
-    type=click.Path(file_okay=False),
-    callback=check_writable,
+    "-o", "--output", default="xchip-demo", show_default=True, type=click.Path(file_okay=False), callback=check_writable,
     help="Folder for the scenes, the index and the pictures.",
-)
+)  # fmt: skip
 @click.option("--scenes", default=3, show_default=True, type=click.IntRange(1, 12), help="Number of scenes.")
 @click.option("--size", default="256", show_default=True, type=ChipSizeType(), help="Pixels per chip: 256, or HEIGHTxWIDTH.")
 @click.option(

@@ -71,12 +71,8 @@ _TYPES: dict[str, click.ParamType] = {  # type: ignore[type-arg]
 
 access_options = chained(
     file_access,
-    click.option(
-        "--requester-pays/--no-requester-pays",
-        default=None,
-        help="Pay the costs of reading from requester-pays buckets.  [default: as the source requires]",
-    ),
-    click.option("--sign/--no-sign", default=None, help="Sign the URLs of files.  [default: as the source requires]"),
+    click.option("--requester-pays/--no-requester-pays", default=None, help="Pay for reading.  [default: by source]"),
+    click.option("--sign/--no-sign", default=None, help="Sign the URLs of files.  [default: by source]"),
     archive_location,
 )  # fmt: skip
 

@@ -9,12 +9,7 @@ import click
 from xchip.cli.options import chained, check_writable, storage_of
 
 layer_options = chained(
-    click.option(
-        "--places",
-        multiple=True,
-        metavar="FILE",
-        help="Layer whose features are places, such as towns, parks, airports or ports.",
-    ),
+    click.option("--places", multiple=True, metavar="FILE", help="Layer whose features are places, such as towns or ports."),
     click.option("--rivers", multiple=True, metavar="FILE", help="Layer of lines; one random point on each."),
     click.option("--lakes", multiple=True, metavar="FILE", help="Layer of areas; one random point in each."),
 )
@@ -23,11 +18,7 @@ layer_options = chained(
 @click.command()
 @layer_options
 @click.option("--random", type=click.IntRange(0), default=0, show_default=True, help="Number of random points in the region.")
-@click.option(
-    "--region",
-    metavar="FILE|W,S,E,N",
-    help="Layer of areas, or a box in degrees, that limits the places.  [default: the whole Earth]",
-)
+@click.option("--region", metavar="FILE|W,S,E,N", help="Layer of areas, or degrees, for all places.  [default: the whole Earth]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for the random points.")
 @click.option("-o", "--output", required=True, callback=check_writable, help="File to write: .gpkg, .parquet, .fgb or .geojson.")
 def sample_places(output: str, region: str | None, **options: Any) -> None:

@@ -19,18 +19,9 @@ class Missing(click.ClickException):
 
 
 def missing(example: str, what: str, *variables: str, given: str | None = None) -> Missing:
-    """Return the error of a missing setting.
+    """Return the error of a missing setting, from an example that starts with its name, a description and its variables.
 
-    Parameters
-    ----------
-    example
-        The setting as it is written on the command line, which starts with its name.
-    what
-        A sentence that describes the setting.
-    variables
-        Environment variables that set it.
-    given
-        An example for an argument, which is written without its name.
+    ``given`` is the example of an argument, which is written without its name.
     """
     return Missing(f"no {example.split()[0]}: give it, as in {given or example}, or set {' or '.join(variables)}. {what}")
 
