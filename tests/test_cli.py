@@ -18,7 +18,7 @@ import xchip
 from xchip.cli import main
 from xchip.cli.commands import ENTRIES
 from xchip.cli.info import _conditions
-from xchip.cli.options import Commands
+from xchip.cli.options import Commands, in_flags
 from xchip.quality import BitField
 from xchip.testing import write_scene
 
@@ -248,6 +248,50 @@ def test_a_reader_that_has_read_enough_is_no_error(items: list[Path]) -> None:
         info.stdout.close()  # as `head -0`
         assert info.stderr is not None
         assert info.stderr.read() == ""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--sensor")
+@click.option("--edge")
+@click.option("--size")
+@click.option("--filter", "filters")
+@click.option("--window")
+@click.option("--copy/--no-copy")
+@click.option("--harmonize", is_flag=True)
+def some_command(**options: object) -> None:
+    """Has the parameters that messages name."""
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("sensor='naip', or edge=\"pad\"", "--sensor naip, or --edge pad"),
+        ("with size=8 (now 16)", "with --size 8 (now 16)"),
+        ("pass size=-1.", "pass --size -1."),
+        ("window='2 months'", "--window '2 months'"),
+        ("copy=True, copy=False, copy=", "--copy, --no-copy, --copy"),
+        ("harmonize=True, harmonize=False", "--harmonize, no --harmonize"),
+        ("edge=None", "no --edge"),
+        ("name them with filters=, or pass paths= to merge", "name them with --filter, or pass PATH... to merge"),
+        *(
+            (message, message)
+            for message in (
+                "anchor='crs' is not here",
+                "size=[64, 64] (now [128, 128])",
+                "harmonize={'item': -1000}",
+                "edge=choose(1), edge=xchip.edge(1)",
+                "/data/sensor=naip/part.parquet is damaged",
+                "sensor=naip/part.parquet is damaged",
+                "https://host/search?sensor=naip&size=8",
+                "got 'sensor=naip'",
+                "size==8",
+            )
+        ),
+    ],
+)
+def test_messages_name_flags(message: str, shown: str) -> None:
+    assert in_flags(message, some_command) == shown
 
 
 # -- where nothing can be written --------------------------------------------------------------------------------------

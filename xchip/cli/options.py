@@ -100,9 +100,9 @@ class Commands(click.Group):
 
 
 def in_flags(message: str, command: click.Command) -> str:
-    """Replace keywords in a message of a library function by the flags of a command: ``harmonize=True`` -> ``--harmonize``.
+    """Replace keywords in a message of a library function by parameters of a command: ``harmonize=True`` -> ``--harmonize``.
 
-    Keywords without a flag stay as they are. So do paths and values of the user, such as ``'sensor=naip'``.
+    Keywords that the command does not have stay as they are. So do paths and values of the user, such as ``'sensor=naip'``.
 
     Examples
     --------
@@ -113,12 +113,14 @@ def in_flags(message: str, command: click.Command) -> str:
     >>> in_flags("pass harmonize=True or max_nodata=0.5; sensor= is given", export)
     'pass --harmonize or --max-nodata 0.5; sensor= is given'
     """
-    flags = {option.name: option for option in command.params if isinstance(option, click.Option)}
+    parameters = {parameter.name: parameter for parameter in command.params}
 
     def flag(match: re.Match[str]) -> str:
-        option = flags.get(match["name"])
+        option = parameters.get(match["name"])
         value = match["value"]
-        if option is None:
+        if isinstance(option, click.Argument) and not value:
+            return option.human_readable_name.translate({ord("["): None, ord("]"): None})
+        if not isinstance(option, click.Option):
             return match[0]
         name = max(option.opts, key=len)
         if value == "None" or (option.is_flag and value == "False"):

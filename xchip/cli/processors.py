@@ -71,8 +71,8 @@ _TYPES: dict[str, click.ParamType] = {  # type: ignore[type-arg]
 
 access_options = chained(
     file_access,
-    click.option("--requester-pays/--no-requester-pays", default=None, help="Pay for reading.  [default: by source]"),
-    click.option("--sign/--no-sign", default=None, help="Sign the URLs of files.  [default: by source]"),
+    click.option("--requester-pays/--no-requester-pays", default=None, help="Pay for reading.  [default: depends on the source]"),
+    click.option("--sign/--no-sign", default=None, help="Sign the URLs of files.  [default: depends on the source]"),
     archive_location,
 )  # fmt: skip
 
