@@ -159,7 +159,7 @@ def test_info_without_opening_says_what_only_the_file_knows(tmp_path: Path) -> N
         del asset["proj:shape"], asset["proj:transform"]
     path = tmp_path / "synthetic-scene" / "synthetic-scene.json"
     path.write_text(json.dumps(item))
-    refused(run("info", path, "--no-open"), "item 'synthetic-scene': .*without --no-open, xchip opens it")
+    refused(run("info", path, "--no-open"), "item 'synthetic-scene': .*leave out --no-open to open it")
     assert "64 x 64 pixels of 10 x 10 m" in run("info", path).stdout
 
 

@@ -115,7 +115,7 @@ def test_parts_by_number_and_by_the_variables_of_an_array_job(archive: Path, tmp
 def test_misuse(archive: Path, tmp_path: Path) -> None:
     refused(run("prechip", archive), r"no --output: give it, as in --output s3://bucket/folder, or set XCHIP_PRECHIP_OUTPUT", 2)
     misused(run("export", archive, "-o", tmp_path), "Missing option '--format'")
-    misused(run("export", archive, "-o", tmp_path, "--format", "tif", "--size", 4), "a GeoTIFF has one")
+    misused(run("export", archive, "-o", tmp_path, "--format", "tif", "--size", 4), "a GeoTIFF has one chip")
     misused(run("export", archive, "-o", tmp_path, "--format", "npz", "--shard", 4), "--shard is for --format zarr")
     misused(run("prechip", archive, "-o", tmp_path, "--workers", 2, "--threads", 2), "exclude each other")
     refused(run("prechip", tmp_path / "nowhere", "-o", tmp_path), "nowhere")
@@ -130,7 +130,7 @@ def test_failed_chips_make_status_3_and_are_named(tmp_path: Path) -> None:
     assert result.exit_code == 3, result.output
     assert "0 chips in 0 files, 0 skipped, 4 failed" in result.stdout
     assert "synthetic-scene-0-0: ItemError: " in result.stdout
-    assert "/out/failed; the same command tries them again" in result.stderr
+    assert "/out/failed; run the same command to retry them" in result.stderr
     listed = [
         json.loads(line) for file in (tmp_path / "out" / "failed").rglob("*.jsonl") for line in file.read_text().splitlines()
     ]

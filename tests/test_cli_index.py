@@ -168,7 +168,7 @@ def test_failures_are_listed_and_change_the_status(items: list[Path], many: list
     assert "1 indexed (6 chips), 0 skipped, 2 failed" in result.stdout
     assert "item-0000: " in result.stdout
     assert "none.json" in result.stdout
-    assert result.stderr.splitlines()[-1] == f"To see all that failed: xchip status {tmp_path / 'a'} --failures"
+    assert result.stderr.splitlines()[-1] == f"To list the failures: xchip status {tmp_path / 'a'} --failures"
     again = run("index", lines, "-o", tmp_path / "a", "--size", 64, "--no-retry-failed")
     assert again.exit_code == 3
     assert "0 indexed (0 chips), 1 skipped, 1 failed" in again.stdout
