@@ -86,7 +86,7 @@ chip_options = chained(
 def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str, **options: Any) -> None:
     """Write shuffled npz cubes of chips, the training data of the Clay model.
 
-    INDEX is an archive or an index, including stacchip's; the variables XCHIP_PRECHIP_INDEX and STACCHIP_INDEXPATH set it too.
+    INDEX is an archive or an index, including stacchip's; XCHIP_PRECHIP_INDEX or STACCHIP_INDEXPATH can set it too.
     Re-running resumes: finished cubes are skipped. Chips that can't be read are listed in OUTPUT/failed, and the exit status is
     then 3. The command line takes precedence over XCHIP_PRECHIP_* variables, and these over STACCHIP_* variables.
     """  # fmt: skip

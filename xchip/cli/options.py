@@ -120,7 +120,7 @@ def in_flags(message: str, command: click.Command) -> str:
         value = match["value"]
         if isinstance(option, click.Argument) and not value:
             return option.human_readable_name.translate({ord("["): None, ord("]"): None})
-        if not isinstance(option, click.Option):
+        if not isinstance(option, click.Option) or option.name in _DIFFERENT:
             return match[0]
         name = max(option.opts, key=len)
         if value == "None" or (option.is_flag and value == "False"):
@@ -132,6 +132,8 @@ def in_flags(message: str, command: click.Command) -> str:
     return _KEYWORD.sub(flag, message)
 
 
+_DIFFERENT = {"job"}
+"""Keywords that differ from the option of the same name: an export records the cubes per job as ``job``, --job is a number."""
 _QUOTES = "'\""
 _KEYWORD = re.compile(
     r"""(?<![\w.=&?/\\'"-])                          # not within a path, a URL or a quoted value of the user

@@ -68,7 +68,7 @@ _INDEX_OPTIONS = (
 def stats(ctx: click.Context, /, index: str | None, output: str | None, **options: Any) -> None:
     """Compute mean, standard deviation and range of each band over the chips without nodata of an index, or over cubes.
 
-    INDEX is an archive or an index, including stacchip's; the variables XCHIP_STATS_INDEX and STACCHIP_INDEXPATH set it too.
+    INDEX is an archive or an index, including stacchip's; XCHIP_STATS_INDEX or STACCHIP_INDEXPATH can set it too.
     For cubes, all pixels count that are not nodata. The file has the keys of the Clay model's metadata.yaml. The command line
     takes precedence over XCHIP_STATS_* variables, and these over STACCHIP_* variables; if STACCHIP_* variables name both cubes
     and an index, the cubes are used, as in stacchip.
