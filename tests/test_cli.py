@@ -18,7 +18,7 @@ import xchip
 from xchip.cli import main
 from xchip.cli.commands import ENTRIES
 from xchip.cli.info import _conditions
-from xchip.cli.options import Commands
+from xchip.cli.options import Commands, in_flags
 from xchip.quality import BitField
 from xchip.testing import write_scene
 
@@ -113,7 +113,7 @@ def test_demo_scenes_may_be_few_and_chips_not_square(tmp_path: Path) -> None:
 def test_demo_with_chips_larger_than_scenes(tmp_path: Path) -> None:
     result = run("demo", "-o", tmp_path, "--scenes", 1, "--pixels", 256, "--size", 512)
     assert result.exit_code == 1
-    message = "Error: no chip of 512 pixels fits into a scene of 256 x 256; choose a smaller --size"
+    message = "Error: chips of 512 pixels are larger than a scene of 256 x 256; use a smaller --size"
     assert result.stderr.splitlines()[-1] == message
 
 
@@ -159,7 +159,7 @@ def test_info_without_opening_says_what_only_the_file_knows(tmp_path: Path) -> N
         del asset["proj:shape"], asset["proj:transform"]
     path = tmp_path / "synthetic-scene" / "synthetic-scene.json"
     path.write_text(json.dumps(item))
-    refused(run("info", path, "--no-open"), "item 'synthetic-scene': .*without --no-open, xchip opens it")
+    refused(run("info", path, "--no-open"), "item 'synthetic-scene': .*leave out --no-open to open it")
     assert "64 x 64 pixels of 10 x 10 m" in run("info", path).stdout
 
 
@@ -250,6 +250,50 @@ def test_a_reader_that_has_read_enough_is_no_error(items: list[Path]) -> None:
         assert info.stderr.read() == ""
 
 
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--sensor")
+@click.option("--edge")
+@click.option("--size")
+@click.option("--filter", "filters")
+@click.option("--window")
+@click.option("--copy/--no-copy")
+@click.option("--harmonize", is_flag=True)
+def some_command(**options: object) -> None:
+    """Has the parameters that messages name."""
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("sensor='naip', or edge=\"pad\"", "--sensor naip, or --edge pad"),
+        ("with size=8 (now 16)", "with --size 8 (now 16)"),
+        ("pass size=-1.", "pass --size -1."),
+        ("window='2 months'", "--window '2 months'"),
+        ("copy=True, copy=False, copy=", "--copy, --no-copy, --copy"),
+        ("harmonize=True, harmonize=False", "--harmonize, no --harmonize"),
+        ("edge=None", "no --edge"),
+        ("name them with filters=, or pass paths= to merge", "name them with --filter, or pass PATH... to merge"),
+        *(
+            (message, message)
+            for message in (
+                "anchor='crs' is not here",
+                "size=[64, 64] (now [128, 128])",
+                "harmonize={'item': -1000}",
+                "edge=choose(1), edge=xchip.edge(1)",
+                "/data/sensor=naip/part.parquet is damaged",
+                "sensor=naip/part.parquet is damaged",
+                "https://host/search?sensor=naip&size=8",
+                "got 'sensor=naip'",
+                "size==8",
+            )
+        ),
+    ],
+)
+def test_messages_name_flags(message: str, shown: str) -> None:
+    assert in_flags(message, some_command) == shown
+
+
 # -- where nothing can be written --------------------------------------------------------------------------------------
 
 WRITERS = {
@@ -271,12 +315,14 @@ def test_what_can_not_be_written_is_told_before_any_work(items: list[Path], tmp_
     (tmp_path / "place").write_text("a file")
     (tmp_path / "index.parquet").write_text("no index")
     names = {"item": items[0], "index": tmp_path / "index.parquet", "place": tmp_path / "place"}
-    refused(run(command, *(word.format(**names) for word in WRITERS[command])), "can't write '.*place.*' is a file and no folder")
+    refused(run(command, *(word.format(**names) for word in WRITERS[command])), "can't write '.*place.*' is a file, not a folder")
     assert (tmp_path / "place").read_text() == "a file"
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir(mode=0o500)
     if not os.access(tmp_path / "place", os.W_OK):  # root may write everywhere
-        refused(run(command, *(word.format(**names) for word in WRITERS[command])), "may not write in the folder '.*place'")
+        refused(
+            run(command, *(word.format(**names) for word in WRITERS[command])), "no permission to write in the folder '.*place'"
+        )
 
 
 def test_the_list_of_commands_says_what_each_command_says() -> None:

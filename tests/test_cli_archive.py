@@ -141,7 +141,7 @@ def test_merge_keeps_two_grids_only_if_asked(archive: Path, items: list[dict[str
         ([], "No sources"),
         (["--add"], "No sources"),
         (["--add", "--drop", "a=b"], "No sources"),
-        (["x", "--drop", "collection"], "--drop is like collection=landsat"),
+        (["x", "--drop", "collection"], "--drop takes COLUMN=VALUE, such as collection=landsat"),
     ],
 )
 def test_merge_of_nothing(options: list[str], message: str, tmp_path: Path) -> None:

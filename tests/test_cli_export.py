@@ -49,7 +49,7 @@ def test_prechip_writes_cubes_and_goes_on(archive: Path, tmp_path: Path) -> None
     assert shapes(tmp_path) == {f"sentinel-2-l2a/cube_{n}.npz": (size, 3, 128, 96) for n, size in enumerate((8, 8, 2))}
     again = run(*arguments)
     assert again.stdout.startswith(f"{tmp_path}: 0 chips in 0 files, 18 skipped, 0 failed")
-    refused(run(*arguments, "--seed", 1), r"seed=0 \(now 1\)")
+    refused(run(*arguments, "--seed", 1), r"--seed 0 \(now 1\)")
 
 
 def test_the_data_type_may_be_that_of_the_files(archive: Path, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_parts_by_number_and_by_the_variables_of_an_array_job(archive: Path, tmp
         assert run(*arguments, "--array", env=env).exit_code == 0
     assert "0 chips in 0 files, 18 skipped" in run(*arguments).stdout
     misused(run(*arguments, "--array", env={"AWS_BATCH_JOB_ARRAY_INDEX": None}), "is not set")
-    misused(run(*arguments, "--part", "3/3"), "is no share")
+    misused(run(*arguments, "--part", "3/3"), "is not a share")
 
 
 def test_misuse(archive: Path, tmp_path: Path) -> None:
     refused(run("prechip", archive), r"no --output: give it, as in --output s3://bucket/folder, or set XCHIP_PRECHIP_OUTPUT", 2)
     misused(run("export", archive, "-o", tmp_path), "Missing option '--format'")
-    misused(run("export", archive, "-o", tmp_path, "--format", "tif", "--size", 4), "a GeoTIFF has one")
+    misused(run("export", archive, "-o", tmp_path, "--format", "tif", "--size", 4), "a GeoTIFF has one chip")
     misused(run("export", archive, "-o", tmp_path, "--format", "npz", "--shard", 4), "--shard is for --format zarr")
     misused(run("prechip", archive, "-o", tmp_path, "--workers", 2, "--threads", 2), "exclude each other")
     refused(run("prechip", tmp_path / "nowhere", "-o", tmp_path), "nowhere")
@@ -130,7 +130,7 @@ def test_failed_chips_make_status_3_and_are_named(tmp_path: Path) -> None:
     assert result.exit_code == 3, result.output
     assert "0 chips in 0 files, 0 skipped, 4 failed" in result.stdout
     assert "synthetic-scene-0-0: ItemError: " in result.stdout
-    assert "/out/failed; the same command tries them again" in result.stderr
+    assert "/out/failed; run the same command to retry them" in result.stderr
     listed = [
         json.loads(line) for file in (tmp_path / "out" / "failed").rglob("*.jsonl") for line in file.read_text().splitlines()
     ]
@@ -154,7 +154,7 @@ def test_a_terminated_export_says_how_to_go_on(tmp_path: Path) -> None:
     job.send_signal(signal.SIGTERM)
     _, stderr = job.communicate(timeout=60)
     assert job.returncode == 130, stderr
-    assert f"Interrupted. What is done is kept in {out}" in stderr
+    assert f"Interrupted. Finished work is kept in {out}" in stderr
     there = len(list(out.rglob("cube_*.npz")))
     assert 0 < there < 400
     assert f"{400 - there} chips in {400 - there} files, {there} skipped" in run(*arguments).stdout

@@ -168,7 +168,7 @@ def test_failures_are_listed_and_change_the_status(items: list[Path], many: list
     assert "1 indexed (6 chips), 0 skipped, 2 failed" in result.stdout
     assert "item-0000: " in result.stdout
     assert "none.json" in result.stdout
-    assert result.stderr.splitlines()[-1] == f"To see all that failed: xchip status {tmp_path / 'a'} --failures"
+    assert result.stderr.splitlines()[-1] == f"To list the failures: xchip status {tmp_path / 'a'} --failures"
     again = run("index", lines, "-o", tmp_path / "a", "--size", 64, "--no-retry-failed")
     assert again.exit_code == 3
     assert "0 indexed (0 chips), 1 skipped, 1 failed" in again.stdout
@@ -182,7 +182,7 @@ def test_refusals_are_one_line(items: list[Path], tmp_path: Path) -> None:
     refused(run("index", tmp_path / "none.json", "-o", tmp_path / "out.parquet"), "none.json")
     refused(run("index", items[0], "-o", tmp_path / "out", "--size", 0), "at least 1 pixel, got 0")
     refused(run("index", items[0], "-o", tmp_path / "out.parquet", "--sensor", "camera"), "sensor 'camera' is not known")
-    refused(run("index", items[0], "-o", tmp_path / "out", "--edge", "shift", "--anchor", "crs"), 'edge="shift"')
+    refused(run("index", items[0], "-o", tmp_path / "out", "--edge", "shift", "--anchor", "crs"), "--edge shift")
     (tmp_path / "broken.json").write_text("{")
     refused(run("index", tmp_path / "broken.json", "-o", tmp_path / "out.parquet"), "broken.json")
     refused(run("index", "--items-file", tmp_path / "none.txt", "-o", tmp_path / "out"), "none.txt")
@@ -202,7 +202,7 @@ def test_one_file_needs_all_its_items(items: list[Path], tmp_path: Path) -> None
 def test_other_parameters_and_unwanted_archives_are_refused(items: list[Path], tmp_path: Path) -> None:
     assert run("index", items[0], "-o", tmp_path / "a", "--size", 128).exit_code == 0
     refused(run("index", items[0], "-o", tmp_path / "a", "--size", 64), "was built with size")
-    refused(run("index", items[0], "-o", tmp_path / "a", "--size", 128, "--no-resume"), "is an archive already")
+    refused(run("index", items[0], "-o", tmp_path / "a", "--size", 128, "--no-resume"), "is already an archive")
 
 
 @pytest.mark.parametrize("option", [["--size", "big"], ["--size", "1x2x3"], ["--max-cloud", "75"], ["--edge", "round"]])
@@ -215,13 +215,13 @@ def test_wrong_options_are_usage_errors(items: list[Path], tmp_path: Path, optio
     [
         (["a.json"], "Missing option '-o'"),
         (["-o", "a"], "No items: give ITEM..., --items-file or --api"),
-        (["a.json", "-o", "a", "--collection", "b"], "--collection is for a search; say where with --api"),
+        (["a.json", "-o", "a", "--collection", "b"], "--collection is for a search; name an API with --api"),
         (["a.json", "-o", "a", "--max-items", "3"], "--max-items is for a search"),
         (["a.json", "-o", "a", "--workers", "2", "--threads", "2"], "exclude each other"),
         (["a.json", "-o", "a", "--workers", "2", "--scheduler", "tcp://x:1"], "exclude each other"),
         (["a.json", "-o", "a.parquet", "--no-resume"], "--resume is for archives, and a.parquet is one file"),
         (["a.json", "-o", "a.parquet", "--archive-profile", "b"], "--archive-profile is for archives"),
-        (["a.json", "-o", "a", "--part", "3/3"], "'3/3' is no share"),
+        (["a.json", "-o", "a", "--part", "3/3"], "'3/3' is not a share"),
     ],
 )
 def test_options_that_do_not_go_together(options: list[str], message: str) -> None:
@@ -266,7 +266,7 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path, signal_number: int, where
     (os.killpg if signal_number == signal.SIGINT else os.kill)(process.pid, signal_number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
-    assert err.splitlines()[-1] == f"Interrupted. What is done is kept in {tmp_path / 'a'}: the same command goes on from there."
+    assert err.splitlines()[-1] == f"Interrupted. Finished work is kept in {tmp_path / 'a'}; run the same command to resume."
     assert "Traceback" not in err
     status = run("status", tmp_path / "a", "--json")
     assert status.exit_code == 0, status.output

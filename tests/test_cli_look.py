@@ -68,7 +68,7 @@ def test_a_box_and_conditions_choose_rows(archive: Path, tmp_path: Path) -> None
 
 
 def test_what_is_refused(archive: Path, tmp_path: Path) -> None:
-    misused(run("plot", archive, "-o", tmp_path / "map.parquet"), "is no picture: it ends in .png")
+    misused(run("plot", archive, "-o", tmp_path / "map.parquet"), "is not a picture; use a name that ends in .png")
     refused(run("plot", archive, "-o", tmp_path / "m.png", "--column", "clouds"), "no column 'clouds'; it has chip_id")
     refused(run("plot", archive, "-o", tmp_path / "m.png", "--bbox", "1,2,3"), "bbox")
     refused(run("preview", archive, "-o", tmp_path / "m.png", "--bands", "red,green"), "one band or three")

@@ -230,7 +230,7 @@ def test_from_a_real_api_to_an_archive_in_a_bucket(tmp_path: Path) -> None:
         environment = {"XCHIP_NAIP_API": url, "STACCHIP_SAMPLE_SOURCE": options["source"], "STACCHIP_BUCKET": "scenes"}
         at_sea = run("naip", env=environment | {"AWS_BATCH_JOB_ARRAY_INDEX": "0"})
         beyond = run("naip", env=environment | {"AWS_BATCH_JOB_ARRAY_INDEX": "2"})
-    assert (at_sea.exit_code, at_sea.output) == (0, "Nothing was found for unit 0: there is nothing to do.\n")
+    assert (at_sea.exit_code, at_sea.output) == (0, "No items found for unit 0: there is nothing to do.\n")
     refused(beyond, "index 2 is out of range: 'naip' has 2 units")
     assert len(set(rows["item_id"])) == 2
     assert items[-1]["id"] in set(rows["item_id"])

@@ -120,7 +120,7 @@ def test_numbers_are_lists_and_ranges(text: str, expected: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("text", ["", "a", "3-", "-3", "5-3", "1,,2", "1.5"])
 def test_what_holds_no_numbers_is_misuse(text: str) -> None:
-    misused(run("linz", "--index", text), "is no list of numbers from 0 on, such as 7, 0-9 or 3,7,11")
+    misused(run("linz", "--index", text), "is not a list of numbers >= 0; use numbers and ranges, such as 7, 0-9 or 3,7,11")
 
 
 def test_names_are_separated_by_commas() -> None:
@@ -194,7 +194,7 @@ def test_what_would_be_taken_is_listed_and_nothing_is_written(api: str, layer: P
     lines = result.stdout.splitlines()
     assert len(lines) == 8
     assert lines[0] == "sentinel-2-l2a item-0001 2020-01-11T10:00:00Z 9 % cloud"
-    assert "Nothing was found for unit 2." in sentinel_2(api, layer, "-i", 2, "--dry-run").stdout
+    assert "No items found for unit 2." in sentinel_2(api, layer, "-i", 2, "--dry-run").stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -209,7 +209,7 @@ def test_shares_are_disjoint_and_are_all(api: str, layer: Path, tmp_path: Path) 
 @pytest.mark.server
 def test_an_empty_search_is_no_error(api: str, layer: Path, tmp_path: Path) -> None:
     result = sentinel_2(api, layer, "-i", 2, "-o", tmp_path / "archive")
-    assert (result.exit_code, result.stdout) == (0, "Nothing was found for unit 2: there is nothing to do.\n")
+    assert (result.exit_code, result.stdout) == (0, "No items found for unit 2: there is nothing to do.\n")
     assert not (tmp_path / "archive").exists()
 
 
@@ -311,7 +311,7 @@ def test_the_children_of_an_array_job_do_disjoint_units_on_one_bucket(store: dic
         assert (first[0], second[0], third[0]) == (0, 0, 0), (first, second, third)
         assert outcome in first[1]
         assert outcome in second[1]
-        assert third[1] == "Nothing was found for unit 2: there is nothing to do.\n"
+        assert third[1] == "No items found for unit 2: there is nothing to do.\n"
         assert numbers("s3://scenes", storage) == LEAST[0] | LEAST[1]
     names = [entry.name for entry in Store("s3://scenes", storage).entries("items/sentinel-2-l2a/item-0001")]
     assert len(names) == 6

@@ -162,10 +162,10 @@ def test_jobs_are_disjoint_and_are_all(archive: Path, tmp_path: Path) -> None:
         result = run(*some, "-o", tmp_path, "--job", number, env={"AWS_BATCH_JOB_ARRAY_SIZE": "2"})
         assert result.exit_code == 0, result.output
         assert f"{2 * made} chips in {made} files" in result.stdout
-        assert "3 cubes a job make 3 jobs" in result.stdout
+        assert "3 cubes per job make 3 jobs" in result.stdout
         assert ("there is nothing to do for job 3" in result.stdout) == (number == 3)
         if number < 3:
-            assert "The array has only 2 children; the cubes of 1 jobs are not made" in result.stderr
+            assert "The array has only 2 children; the cubes of 1 jobs are missing" in result.stderr
     assert names(tmp_path) == [f"cube_{n}.npz" for n in range(8)]
     chips = np.concatenate([np.load(path)["pixels"] for path in sorted(tmp_path.rglob("*.npz"))])
     assert len(np.unique(chips, axis=0)) == 16
@@ -397,7 +397,7 @@ def test_an_array_job_of_stacchip_runs_as_it_is(bucket: Bucket) -> None:
             assert status == 0, err
             assert expected in out
         assert beyond[0] == 0, beyond[2]
-        assert "2 cubes a job make 3 jobs, counted from 0: there is nothing to do for job 3." in beyond[1]
+        assert "2 cubes per job make 3 jobs, counted from 0: there is nothing to do for job 3." in beyond[1]
     cubes = bucket.cubes("sentinel-2-l2a")
     assert sorted(cubes) == [f"sentinel-2-l2a/cube_{number}.npz" for number in range(6)]
     assert_holds(list(cubes.values()), bucket.items[:3])

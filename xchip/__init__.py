@@ -1,19 +1,19 @@
-"""xchip: index scenes into chips, and read only the chips that you pick.
+"""xchip: index scenes into chips, and read only the chips that you select.
 
-``import xchip`` registers ``.chips`` on xarray's Dataset and DataArray, and loads little else: what a name needs is imported
-when the name is first used.
+``import xchip`` registers ``.chips`` on xarray's Dataset and DataArray, and loads little else: the module of a public name is
+imported when the name is first used.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xchip import accessor  # noqa: F401  registers .chips
 
-__version__: str  # looked up when it is used, as the names below
+__version__: str  # read when it is first used, like the names below
 
-_HOMES = {
+_HOMES = {  # public name -> its module
     "AuditReport": "xchip.selection.audit_report",
     "BandStats": "xchip.chips.train.stats_values",
     "BuildReport": "xchip.indexing.archive.report",
@@ -163,7 +163,7 @@ if TYPE_CHECKING:
     from xchip.stac.stack.stack import stack
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     if name == "__version__":
@@ -173,7 +173,7 @@ def __getattr__(name: str) -> Any:
     if name == "index":
         raise AttributeError(
             "module 'xchip' has no attribute 'index': call ds.chips.index() on an array, xchip.index_items(items) or "
-            "xchip.build_index(items, path) on items, xchip.open_index(path) or xchip.read_index(path) on an index"
+            "xchip.build_index(items, path) on items, or xchip.open_index(path) or xchip.read_index(path) on an index"
         )
     if name not in _HOMES:
         raise AttributeError(f"module 'xchip' has no attribute {name!r}")

@@ -1,13 +1,13 @@
-"""``.chips`` on Dataset and DataArray: each method hands over to a plain function."""
+"""The ``.chips`` accessor of Dataset and DataArray: each method calls one function."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import xarray as xr
 
-from xchip.core.arrays import Quality, Xarray, as_dataset, pixel_grid
-from xchip.core.grid import Anchor, ChipGrid, Edge, GridOptions, Pair, Size, chip_grid
+from xchip.core.arrays import Quality, Xarray, array_grid
+from xchip.core.grid import Anchor, ChipGrid, Edge, GridOptions, Pair, Size
 from xchip.core.limits import IndexOptions, grid_and_limits
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from xchip.chips.blend import Overlap
+    from xchip.chips.blend import Fill, Overlap
     from xchip.chips.map import ChipFunction
     from xchip.core.reduce import BlockFunction
     from xchip.indexing.explain.explanation import Explanation
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 @xr.register_dataset_accessor("chips")
 @xr.register_dataarray_accessor("chips")
 class ChipsAccessor:
-    """Chips of an array with one-dimensional pixel-centre coordinates x and y and a CRS that rioxarray finds.
+    """Chips of an array with one-dimensional pixel-centre coordinates x and y, and a CRS that rioxarray finds.
 
-    The accessor keeps no state: whatever the array is now is what counts.
+    The accessor keeps no state: each call looks at the array again.
     """
 
     def __init__(self, obj: Xarray) -> None:
         self._obj = obj
 
     def grid(self, size: Size = 256, *, stride: Pair | None = None, edge: Edge = "drop", anchor: Anchor = "origin") -> ChipGrid:
-        """The chips' geometry. No pixel is read.
+        """Return the grid of chips. No pixel is read.
 
         Parameters
         ----------
         size
-            Pixels, (height, width), or a ChipGrid, which is taken as it is.
+            Height and width of a chip in pixels: a number, (height, width), or a ChipGrid, which is used unchanged.
         stride
-            Pixels between chips, or (y, x); ``size`` unless given.
+            Pixels from one chip to the next: a number, or (y, x). Default: ``size``.
         edge
-            "drop" keeps whole chips only; "pad", "shift" and "partial" go on to the border; see `ChipGrid`.
+            "drop" keeps whole chips only; "pad", "shift" and "partial" cover the border too; see `ChipGrid`.
         anchor
-            "origin" begins at the array's upper left pixel, "crs" at the CRS's origin, so that scenes share cells.
+            "origin" starts at the array's upper left pixel, "crs" at the origin of the CRS, so that scenes share cells.
 
         Returns
         -------
@@ -60,10 +60,10 @@ class ChipsAccessor:
         >>> ds.chips.grid(256).shape
         (2, 3)
         """
-        return chip_grid(pixel_grid(as_dataset(self._obj)), size, stride=stride, edge=edge, anchor=anchor)
+        return array_grid(self._obj, size, stride=stride, edge=edge, anchor=anchor)
 
     def stats(self, size: Size = 256, *, quality: Quality = None, **grid_options: Unpack[GridOptions]) -> xr.Dataset:
-        """Quality fractions of each chip.
+        """Return the fraction of each quality class in each chip.
 
         Parameters
         ----------
@@ -71,14 +71,14 @@ class ChipsAccessor:
             As for `grid`.
         quality
             A band's name, a rule, a boolean DataArray (True = nodata), or a DataArray of `xchip.QualityClass` codes. None:
-            what the array says of itself; without a quality band, pixels are NODATA where all bands are.
+            the array's own quality band and rule; without a quality band, a pixel is NODATA where all bands are nodata.
 
         Returns
         -------
         xarray.Dataset
             ``nodata_fraction`` of all pixels; ``defective_``, ``cloud_``, ``shadow_``, ``snow_``, ``water_`` and
-            ``clear_fraction`` of the valid ones, NaN where none is valid. float64 (time, chip_y, chip_x); lazy if the
-            array is. chip_y and chip_x are chip indices. In a stack of several items the grid is the stack's.
+            ``clear_fraction`` of the valid pixels, NaN where no pixel is valid. float64 (time, chip_y, chip_x); lazy if the
+            array is. chip_y and chip_x are chip indices. For a stack of several items, the grid is that of the stack.
 
         Examples
         --------
@@ -88,33 +88,30 @@ class ChipsAccessor:
         >>> stats.cloud_fraction.dims, stats.cloud_fraction.shape
         (('time', 'chip_y', 'chip_x'), (1, 2, 3))
         """
-        from xchip.core.reduce import chip_stats
-        from xchip.sensors.array_quality import quality_of
+        from xchip.sensors.array_quality import array_stats
 
-        ds = as_dataset(self._obj)
-        array, rule = quality_of(ds, quality)
-        return chip_stats(array, chip_grid(pixel_grid(ds), size, **grid_options), rule)
+        return array_stats(self._obj, size, quality=quality, **grid_options)
 
     def sums(
         self, function: BlockFunction, bands: str | list[str], size: Size = 256, *, n: int, **grid_options: Unpack[GridOptions]
     ) -> xr.DataArray:
-        """Custom statistics: sums over each chip of whatever ``function`` makes of the pixels.
+        """Sum the values that ``function`` returns over each chip, for custom statistics.
 
         Parameters
         ----------
         function
-            ``function(*blocks, cells)``, as for `xchip.core.reduce.chip_sums`.
+            ``function(*blocks, cells)``, as for `xchip.chip_sums`.
         bands
-            The bands whose blocks it gets, in order.
+            The bands whose blocks the function gets, in order.
         size, stride, edge, anchor
             As for `grid`.
         n
-            How many sums it returns a cell.
+            Number of sums that the function returns for each cell.
 
         Returns
         -------
         xarray.DataArray
-            float64 (time, sum, chip_y, chip_x), or without time like the array; lazy if the array is.
+            float64 (time, sum, chip_y, chip_x), without time if the array has no time; lazy if the array is.
 
         Examples
         --------
@@ -124,11 +121,9 @@ class ChipsAccessor:
         >>> brightness.sizes["chip_x"], bool((brightness > 0).all())
         (3, True)
         """
-        from xchip.core.reduce import band_sums
+        from xchip.core.reduce import array_sums
 
-        ds = as_dataset(self._obj)
-        grid = chip_grid(pixel_grid(ds), size, **grid_options)
-        return band_sums([ds[name] for name in ([bands] if isinstance(bands, str) else bands)], grid, function, n=n)
+        return array_sums(self._obj, function, bands, size, n=n, **grid_options)
 
     def index(
         self,
@@ -138,26 +133,26 @@ class ChipsAccessor:
         item_id: str | None = None,
         **options: Unpack[IndexOptions],
     ) -> geopandas.GeoDataFrame | dask_geopandas.GeoDataFrame:
-        """The table of chips: one row each, in the index schema.
+        """Return the table of chips: one row per chip, in the index schema.
 
         Parameters
         ----------
         size, stride, edge, anchor
-            As for `grid`. Rows are numbered on each item's own grid, also in a stack of several items.
+            As for `grid`. Chips are numbered on the grid of their item, also in a stack of several items.
         quality
             As for `stats`.
         max_nodata, max_cloud
-            Keep chips whose fraction is at most this (0 to 1). A chip without valid pixels has no cloud fraction, so
+            Keep chips with at most this fraction (0 to 1). A chip without valid pixels has no cloud fraction, so any
             ``max_cloud`` drops it.
         item_id
-            The item's id, for an array that has none.
+            The item's id, for an array without an id.
         max_defective, max_shadow, max_snow, max_water, min_clear
-            Limits on the other fractions, in the same way.
+            Limits on the other fractions (0 to 1).
 
         Returns
         -------
         dask_geopandas.GeoDataFrame or geopandas.GeoDataFrame
-            Lazy for dask-backed arrays: one partition a time step, spatial partitions known. Immediate for NumPy.
+            Lazy for an array of Dask, with one partition per time step and known spatial partitions; in memory for NumPy.
 
         Examples
         --------
@@ -181,20 +176,20 @@ class ChipsAccessor:
         threads: int | None = None,
         **options: Unpack[IndexOptions],
     ) -> Explanation:
-        """What `index` will take, before anything runs: chips, tasks, chunks, bytes, memory. No pixel is read.
+        """Return the cost of `index` before it runs: chips, tasks, chunks, bytes, memory. No pixel is read.
 
         Parameters
         ----------
         size, stride, edge, anchor, quality, item_id, max_nodata, max_cloud
-            As for `index`, as are the other limits. Limits choose chips after their pixels are counted, so they spare nothing.
+            As for `index`, like the other limits. Limits choose chips after their pixels are counted, so they save no work.
         threads
-            Threads of a worker, for its memory; as many as Dask would take on this machine if not given.
+            Threads of a worker, to estimate its memory. Default: the number that Dask uses on this machine.
 
         Returns
         -------
         Explanation
-            Each figure says whether it is exact, a bound or an estimate, and why. Notes tell where chunks are too small or
-            too large, and where the quality band is counted at more pixels than it has.
+            Each figure says whether it is exact, a bound or an estimate, and why. Notes report chunks that are too small or
+            too large, and a quality band that is counted at more pixels than its file has.
 
         Examples
         --------
@@ -209,25 +204,25 @@ class ChipsAccessor:
         grid_options, limits = grid_and_limits("explain", options)
         return explain_array(self._obj, size, quality=quality, item_id=item_id, limits=limits, threads=threads, **grid_options)
 
-    def isel(self, *, chip_y: int, chip_x: int, size: Size = 256, **grid_options: Unpack[GridOptions]) -> Any:
-        """One chip, by its position in the grid: a slice of the array, padded where the window leaves it.
+    def isel(self, *, chip_y: int, chip_x: int, size: Size = 256, **grid_options: Unpack[GridOptions]) -> Xarray:
+        """Return one chip by its position in the grid: a slice of the array, padded where the chip crosses the border.
 
         Parameters
         ----------
         chip_y, chip_x
-            Row and column of chips, from 0 at the upper left; negative numbers count from the end.
+            Row and column of the chip, from 0 at the upper left; negative numbers count from the end.
         size, stride, edge, anchor
             As for `grid`.
 
         Returns
         -------
-        Like the array
-            Lazy if the array is.
+        xarray.Dataset or xarray.DataArray
+            The type of the array; lazy if the array is.
 
         Raises
         ------
         IndexError
-            Outside the grid.
+            If the position is outside the grid.
 
         Examples
         --------
@@ -241,23 +236,23 @@ class ChipsAccessor:
         return isel_chip(self._obj, self.grid(size, **grid_options).chip(chip_y=chip_y, chip_x=chip_x))
 
     def extract(self, rows: pd.DataFrame, *, pad: bool = False, batch: int = 64) -> xr.Dataset:
-        """The pixels of rows of an index, by item and position.
+        """Return the pixels of rows of an index, found by item and position.
 
         Parameters
         ----------
         rows
-            Rows of an index whose items are in the array; any order.
+            Rows of an index whose items are in the array, in any order.
         pad
-            Allow chips of several sizes: all are padded below and to the right to the largest, with nodata (0 where none
-            is declared).
+            Allow chips of several sizes: pad each below and to the right to the largest size, with nodata (0 where no
+            nodata value is declared).
         batch
-            Chips in a chunk of the result.
+            Number of chips in a chunk of the result.
 
         Returns
         -------
         xarray.Dataset
-            (chip, y, x), a variable a band; coordinates chip_id, item_id, datetime, proj_code and the edges on ``chip``.
-            Lazy if the array is, in a graph that grows with the chunks that the chips touch.
+            (chip, y, x), one variable per band; coordinates chip_id, item_id, datetime, proj_code and the edges on ``chip``.
+            Lazy if the array is; the graph grows with the number of chunks that the chips touch.
 
         Raises
         ------
@@ -286,53 +281,55 @@ class ChipsAccessor:
         bands: str | Sequence[str] | None = None,
         overlap: Overlap | np.ndarray = "mean",
         batch: int = 16,
-        template: Any = None,
+        template: xr.DataArray | np.ndarray | None = None,
         dim: str = "class",
-        fill: Any = None,
+        fill: Fill | None = None,
         stride: Pair | None = None,
         edge: Edge | None = None,
         anchor: Anchor = "origin",
     ) -> xr.DataArray:
-        """A function of each chip, such as a model's prediction, put back on the scene's grid.
+        """Apply a function to each chip, such as a model's prediction, and put the results on the scene's grid.
 
         Parameters
         ----------
         function
-            Gets a NumPy array (n, band, height, width) of at most ``batch`` chips in the bands' dtype, and returns
-            (n, y, x) or (n, k, y, x). The results may be coarser than the chips by a whole number, or without y and x,
-            (n,) or (n, k): then each chip becomes one pixel. Dask calls it from several threads at once; give a scheduler
-            of one thread if it can't do that.
+            Gets a NumPy array (n, band, height, width) of at most ``batch`` chips in the dtype of the bands, and returns
+            (n, y, x) or (n, k, y, x). The results may be coarser than the chips by a whole factor. Results without y and x,
+            (n,) or (n, k), turn each chip into one pixel. Dask calls the function from several threads at once; use the
+            single-threaded scheduler if the function is not thread-safe.
         size, stride, anchor
             As for `grid`.
         bands
-            Which bands it gets, in order; they must have one dtype. All of them unless given.
+            Bands that the function gets, in order; all must have the same dtype. Default: all bands.
         overlap, fill
-            What pixels in several chips become, and in none; as for `xchip.stitch`. Class numbers have no mean: take
-            "first", or map to a value a class and choose the highest afterwards.
+            Values of pixels in several chips, and of pixels in no chip; as for `xchip.stitch`. Class numbers have no mean:
+            use "first", or return one score per class and choose the class with the highest score afterwards.
         batch
-            Chips in one call, at most.
+            Maximum number of chips in one call.
         template
-            An array with the shape and dtype of what the function returns for one chip. None: the function is called
-            once, now, with one chip of nodata (0 where none is declared).
+            An array with the shape and dtype of the function's result for one chip. None: the function is called once,
+            immediately, with one chip of nodata (0 where no nodata value is declared).
         dim
             Name of the dimension of the ``k`` values.
         edge
-            "pad" unless given: chips cover the whole scene, and outside of it are nodata (0 where none is declared).
-            "shift" gives the function pixels of the scene alone, "drop" leaves a margin; "partial" is refused.
+            Default "pad": chips cover the whole scene, and their pixels outside it are nodata (0 where no nodata value is
+            declared). "shift" passes only pixels of the scene to the function, "drop" leaves a margin; "partial" is an
+            error.
 
         Returns
         -------
         xarray.DataArray
-            (time, class, y, x), without time or class if the array or the results have none; always lazy. Chunks are whole
-            strides, about 2048 pixels wide; each is made on its own, so that chips on the border of two are computed for
-            both. Written chunk by chunk, by ``.to_zarr`` or by ``.rio.to_raster(path, tiled=True, lock=True)``, it needs
-            memory for a few chunks and, where chunks share blocks of the scene, for a row of these.
+            (time, class, y, x), without time or class if the array or the results have no such dimension; always lazy.
+            Chunks are whole strides, about 2048 pixels wide. Each chunk is computed independently, so a chip on the border
+            of two chunks is computed twice. Written chunk by chunk, by ``.to_zarr`` or by
+            ``.rio.to_raster(path, tiled=True, lock=True)``, the result needs memory for a few chunks, and for a row of
+            chunks where chunks share blocks of the scene.
 
         Raises
         ------
         ValueError
-            If bands differ in dtype, if the grid has no chips, and as `xchip.stitch`. When computed, if the function
-            returns another shape than its template.
+            If bands differ in dtype, if the grid has no chips, or for the reasons of `xchip.stitch`. When computed, if the
+            function returns another shape than its template.
 
         Examples
         --------

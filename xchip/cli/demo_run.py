@@ -1,20 +1,24 @@
-"""The work of ``xchip demo``: synthetic scenes, their index, and pictures of both."""
+"""Run ``xchip demo``: write synthetic scenes, index them, and draw scenes and index."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 import xchip
 
 PLACE = 7
-"""Which invented land is shown."""
-# One place under several skies, a month apart. Parts of the scene, from 0 to 1.
-SKIES: tuple[dict[str, Any], ...] = (
+"""Seed of the invented land."""
+
+Sky: TypeAlias = dict[str, Any]
+"""Keywords of `write_scene`."""
+
+# One place under different skies, a month apart. Fractions of the scene, from 0 to 1.
+SKIES: tuple[Sky, ...] = (
     {"datetime": "2024-02-11T14:36:36Z", "clouds": 0.10, "cirrus": 0.06, "nodata": 0.10},
     {"datetime": "2024-03-12T14:36:41Z", "clouds": 0.35, "cirrus": 0.04, "nodata": 0.22},
     {"datetime": "2024-04-11T14:36:39Z", "clouds": 0.20, "cirrus": 0.08, "nodata": 0.0},
@@ -31,36 +35,36 @@ from xchip.plots.sheets import plot_scenes, preview
 
 items = sorted(Path({scenes!r}).glob("*/*.json"))
 
-# One row a chip. Writing reads each scene's quality band once; nothing is read before.
+# One row per chip. The index is lazy: writing it reads the quality band of each scene once.
 xchip.write_index(xchip.index_items(items, {size!r}), {index!r})
 rows = geopandas.read_parquet({index!r})
 clear = rows[(rows["nodata_fraction"] == 0) & (rows["cloud_fraction"] < 0.3)]
 
-# Lazy pixels: of the scenes (time, y, x), and of the clear chips (chip, y, x).
+# Lazy pixels of the scenes (time, y, x), and of the clear chips (chip, y, x).
 ds = xchip.stack(items)
 chips = ds.chips.extract(clear)
 
 plot_scenes(rows, ds).savefig({map!r}, dpi=110)
 preview(clear, n=24, seed=1).savefig({sheet!r}, dpi=110)
 """
-"""What `run` does, for people to try; a test runs it."""
+"""The steps of `run` as a script for users; a test runs it."""
 
 
-def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[str], None]) -> None:
-    """Write scenes, index and pictures into ``folder``, and tell how.
+def run(folder: Path, *, scenes: int, size: int | tuple[int, int], pixels: int, echo: Callable[[str], None]) -> None:
+    """Write scenes, index and pictures into ``folder``, and print the script that does the same.
 
     Parameters
     ----------
     folder
-        Is made where it is not there; files of an earlier run are replaced.
+        Created if missing; files of an earlier run are replaced.
     scenes
-        How many.
+        Number of scenes.
     size
-        Of chips, in pixels, or (height, width).
+        Size of chips in pixels, or (height, width).
     pixels
         Height and width of a scene; even.
     echo
-        Gets each line for people.
+        Called with each line of output.
 
     Raises
     ------
@@ -76,10 +80,10 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
 
     require_matplotlib()
     if max(np.atleast_1d(size)) > pixels:
-        raise ValueError(f"no chip of {size} pixels fits into a scene of {pixels} x {pixels}; choose a smaller --size")
+        raise ValueError(f"chips of {size} pixels are larger than a scene of {pixels} x {pixels}; use a smaller --size")
     names = {"scenes": "scenes", "index": "index.parquet", "map": "index.png", "sheet": "chips.png"}
     paths = {name: str(folder / file) for name, file in names.items()}
-    skies = "1 sky" if scenes == 1 else f"{scenes} skies"
+    skies = "1 sky" if scenes == 1 else f"{scenes} different skies"
     echo(f"Synthetic scenes: one invented place under {skies}, {pixels:,} x {pixels:,} pixels of 10 m.")
     items = []
     with Progress(scenes, "written", stream=sys.stderr) as progress:
@@ -101,15 +105,15 @@ def run(folder: Path, *, scenes: int, size: Any, pixels: int, echo: Callable[[st
     plot_scenes(rows, ds).savefig(paths["map"], dpi=110)
     preview(clear if len(clear) else rows, n=24, seed=1).savefig(paths["sheet"], dpi=110)
 
-    echo(f"{len(rows):,} chips; {len(clear):,} of them have data in every pixel and less than 30 % cloud.")
+    echo(f"{len(rows):,} chips; {len(clear):,} chips have data in every pixel and less than 30 % cloud.")
     echo("")
-    for name, what in (
-        ("scenes", "the scenes: Cloud-Optimized GeoTIFFs and a STAC item each"),
-        ("index", "the index: GeoParquet, one row a chip"),
+    for name, description in (
+        ("scenes", "the scenes: Cloud-Optimized GeoTIFFs with a STAC item each"),
+        ("index", "the index: GeoParquet, one row per chip"),
         ("map", "the cloud fraction of each chip, and the scenes"),
         ("sheet", "some of the clear chips"),
     ):
-        echo(f"  {paths[name]:<{max(map(len, paths.values()))}}  {what}")
+        echo(f"  {paths[name]:<{max(map(len, paths.values()))}}  {description}")
     echo("")
     echo("The same in Python:")
     echo("")

@@ -1,4 +1,4 @@
-"""``xchip prechip`` and ``xchip export``: the chips of an index as files."""
+"""``xchip prechip`` and ``xchip export``: write the chips of an index to files."""
 
 from __future__ import annotations
 
@@ -9,44 +9,51 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xchip.cli.index import access_options, limit_options
-from xchip.cli.options import PLACE, archive_of, chained, storage_of
-from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
-from xchip.cli.running import conclude, one_crew, share_of, share_options, stoppable, take, worker_options
-from xchip.cli.settings import ARRAY_INDEX, also_from, missing, place_of, strongest
-from xchip.cli.settings import names_of as variables_of
+from xchip.cli.options import BUCKET_OPTIONS, Options, archive_of, chained, storage_of
+from xchip.cli.rows import (
+    box_of,
+    condition_options,
+    filters_of,
+    harmonize_option,
+    items_root_of,
+    names_of,
+    platform_filter,
+    require_items_root,
+    sensor_option,
+    table_options,
+)
+from xchip.cli.running import conclude, pick, resumable, share_of, share_options, single_executor, worker_options
+from xchip.cli.settings import ARRAY_INDEX, also_read, missing, output_of, preferred, variables_of
 
 if TYPE_CHECKING:
+    from xchip.core.types import IndexLike
     from xchip.export.job import Format
 
 CUBES_PER_JOB = 10
-"""As stacchip has it."""
+"""The default of stacchip."""
 
 chip_options = chained(
-    click.option("--assets", metavar="NAME,...", help="Bands, by name.  [default: Clay's for cubes, else those of the product]"),
-    click.option("--sensor", help="Name of the product, where the index does not tell it."),
-    click.option("--bbox", metavar="W,S,E,N", help="Degrees; W above E crosses the antimeridian."),
-    click.option(
-        "--filter", "filters", multiple=True, metavar="CONDITION",
-        help="Such as 'datetime>=2024-06-01', with = != < <= > >=, of any column; may be repeated.",
-    ),
+    click.option("--assets", metavar="NAME,...", help="Names of bands.  [default: Clay's bands for cubes, else the sensor's]"),
+    sensor_option,
+    condition_options,
     limit_options,
-    click.option("--seed", type=int, default=0, show_default=True, help="Decides the order of shuffled chips."),
-    click.option("--buffer", type=click.IntRange(1), default=512, show_default=True, help="Chips read and mixed at once."),
-    click.option("--pad", is_flag=True, help="Allow chips of several sizes: all are padded to the largest."),
-    click.option("--harmonize", is_flag=True, help="Undo the offset of Sentinel-2's processing baseline 04.00, item by item."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed for the order of shuffled chips."),
+    click.option("--buffer", type=click.IntRange(1), default=512, show_default=True, help="Chips to read and mix at once."),
+    click.option("--pad", is_flag=True, help="Allow chips of several sizes: pad each to the largest."),
+    harmonize_option,
     share_options,
     worker_options,
     click.option(
-        "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try chips again that failed earlier.",
+        "--retry-failed/--no-retry-failed", default=True, show_default=True, help="Retry chips that failed in an earlier run.",
     ),
     access_options,
     click.option("--output-endpoint", metavar="URL", help="S3 server of the output.  [default: that of the archive]"),
-    click.option("--output-region", help="Its region.  [default: that of the archive]"),
-    click.option("--output-profile", help="Its profile in the AWS configuration.  [default: that of the archive]"),
+    click.option("--output-region", help="AWS region of the output.  [default: that of the archive]"),
+    click.option("--output-profile", help="Profile in the AWS configuration for the output.  [default: that of the archive]"),
 )  # fmt: skip
 
 
-@also_from(
+@also_read(
     index="STACCHIP_INDEXPATH",
     chip_bucket="STACCHIP_CHIP_BUCKET",
     data_bucket="STACCHIP_DATA_BUCKET",
@@ -59,64 +66,65 @@ chip_options = chained(
 @click.command()
 @click.argument("index", required=False)
 @click.option("-o", "--output", show_envvar=True, help="Folder or URL for the cubes.")
-@click.option("--chip-bucket", metavar="BUCKET", help="Bucket for the cubes: the same as --output s3://BUCKET.")
+@click.option("--chip-bucket", metavar="BUCKET", help="Bucket for the cubes; the same as --output s3://BUCKET.")
 @table_options
-@click.option("--cube-size", type=click.IntRange(1), default=128, show_default=True, help="Chips in a cube.")
+@click.option("--cube-size", type=click.IntRange(1), default=128, show_default=True, help="Chips per cube.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "stored"]), default="float32", show_default=True, help="Data type of pixels."
+    "--dtype", type=click.Choice(["float32", "stored"]), default="float32", show_default=True, help="Data type of the pixels."
 )
 @click.option(
     "--job",
     type=click.IntRange(0),
     metavar="N",
-    help="Make only the cubes of this job, counted from 0: number N x CUBES_PER_JOB and those that follow.",
+    help="Write only the cubes of this job, counted from 0: CUBES_PER_JOB cubes from number N x CUBES_PER_JOB.",
 )
 @click.option(
-    "--cubes-per-job", type=click.IntRange(1), metavar="CUBES_PER_JOB", help=f"Cubes of a job.  [default: {CUBES_PER_JOB}]"
+    "--cubes-per-job", type=click.IntRange(1), metavar="CUBES_PER_JOB", help=f"Cubes per job.  [default: {CUBES_PER_JOB}]"
 )
 @chip_options
 @click.pass_context
 def prechip(ctx: click.Context, /, index: str | None, cube_size: int, dtype: str, **options: Any) -> None:
-    """Write shuffled npz cubes of chips, as the Clay model is trained from.
+    """Write shuffled npz cubes of chips, the training data of the Clay model.
 
-    INDEX is an archive or an index, also one of stacchip's; it may come from XCHIP_PRECHIP_INDEX or STACCHIP_INDEXPATH. Cubes
-    that are there are skipped, so to run again is to go on. Chips that can't be read are listed in OUTPUT/failed, and the exit
-    status is then 3. What the command line says goes before XCHIP_PRECHIP_*, and that before STACCHIP_*.
+    INDEX is an archive or an index, including stacchip's; XCHIP_PRECHIP_INDEX or STACCHIP_INDEXPATH can set it too.
+    Re-running resumes: finished cubes are skipped. Chips that can't be read are listed in OUTPUT/failed, and the exit status is
+    then 3. The command line takes precedence over XCHIP_PRECHIP_* variables, and these over STACCHIP_* variables.
     """  # fmt: skip
     from xchip.export.cubes import Cubes
     from xchip.indexing.stacchip import read_index
 
     if index is None:
         raise missing("INDEX", "Archive or index of the chips.", *variables_of(ctx, "index"), given="s3://bucket/archive")
-    output = place_of(ctx, options, "output", "chip_bucket", "Folder or URL for the cubes.")
+    output = output_of(ctx, options, "output", "chip_bucket", "Folder or URL for the cubes.")
     job = _job(ctx, options)
     chosen = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(
         index, box_of(options["bbox"]), chosen or None, storage=archive_of(options), items_root=items_root_of(options)
     )
-    told_items(ctx, rows)
+    require_items_root(ctx, rows)
     options |= {"output": output, "bbox": None, "filters": (), "job": job}
     _export(ctx, rows, Cubes(cube_size, None if dtype == "stored" else dtype), None, options)
 
 
-def _job(ctx: click.Context, options: dict[str, Any]) -> tuple[int, int] | None:
-    """(number, cubes) of the job to do; None: all cubes, or those of a part. Batch tells all programs which child they are in,
-    so a part that was asked for goes before it.
+def _job(ctx: click.Context, options: Options) -> tuple[int, int] | None:
+    """Return (number, cubes) of the job to do; None: all cubes, or the cubes of a part.
+
+    AWS Batch sets the number of the child for every program, so --part and --array take precedence over that variable.
     """
-    if strongest(ctx, "part", "array", "job") == "job":
+    if preferred(ctx, "part", "array", "job") == "job":
         return options["job"], options["cubes_per_job"] or CUBES_PER_JOB
     if options["job"] is None and options["cubes_per_job"] is not None:
-        raise missing("--job 0", "Which job's cubes to make, counted from 0.", *variables_of(ctx, "job"))
+        raise missing("--job 0", "Number of the job whose cubes to write, counted from 0.", *variables_of(ctx, "job"))
     return None
 
 
 @click.command()
 @click.argument("index")
 @click.option("-o", "--output", required=True, help="Folder or URL for the files.")
-@click.option("--format", "kind", type=click.Choice(["npz", "zarr", "tar", "tif"]), required=True, help="Kind of the files.")
-@click.option("--size", type=click.IntRange(1), help="Chips in a cube or tar shard, or in a chunk of a Zarr store.")
-@click.option("--shard", type=click.IntRange(1), help="Chips in a shard of a Zarr store, a multiple of --size.")
-@click.option("--shuffle/--no-shuffle", default=None, help="Random order.  [default: for npz and tar]")
+@click.option("--format", "kind", type=click.Choice(["npz", "zarr", "tar", "tif"]), required=True, help="Format of the files.")
+@click.option("--size", type=click.IntRange(1), help="Chips per cube, per tar shard, or per chunk of a Zarr store.")
+@click.option("--shard", type=click.IntRange(1), help="Chips per shard of a Zarr store, a multiple of --size.")
+@click.option("--shuffle/--no-shuffle", default=None, help="Write chips in random order.  [default: for npz and tar]")
 @chip_options
 @click.pass_context
 def export(
@@ -124,11 +132,11 @@ def export(
 ) -> None:
     """Write the chips of an index as files: npz cubes, one Zarr store, tar shards for webdataset, or GeoTIFFs.
 
-    INDEX is an archive or an index. Files that are there are skipped, so to run again is to go on. Chips that can't be read are
-    listed in OUTPUT/failed, and the exit status is then 3.
+    INDEX is an archive or an index. Re-running resumes: finished files are skipped. Chips that can't be read are listed in
+    OUTPUT/failed, and the exit status is then 3.
     """
     if size is not None and kind == "tif":
-        raise click.UsageError("--size is for files of many chips, and a GeoTIFF has one.")
+        raise click.UsageError("--size is for files of many chips; a GeoTIFF has one chip.")
     if shard is not None and kind != "zarr":
         raise click.UsageError("--shard is for --format zarr.")
     _export(ctx, index, _format(kind, size, shard), shuffle, options)
@@ -144,15 +152,15 @@ def _format(kind: str, size: int | None, shard: int | None) -> Format:
     return FORMATS[kind](**settings)
 
 
-def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, options: dict[str, Any]) -> None:
+def _export(ctx: click.Context, index: IndexLike, kind: Format, shuffle: bool | None, options: Options) -> None:
     from xchip.export.exports import export_chips
 
-    options = one_crew(ctx, options)
+    options = single_executor(ctx, options)
     job = options.get("job")
     output = options["output"]
     archive = archive_of(options)
-    target = replace(archive, **{name: value for name in PLACE if (value := options[f"output_{name}"])})
-    with stoppable(ctx, options, output) as how:
+    target = replace(archive, **{name: value for name in BUCKET_OPTIONS if (value := options[f"output_{name}"])})
+    with resumable(ctx, options, output) as run_options:
         report = export_chips(
             index,
             output,
@@ -164,24 +172,24 @@ def _export(ctx: click.Context, index: Any, kind: Format, shuffle: bool | None, 
             part=(0, 1) if job else share_of(ctx, options) or (0, 1),
             job=job,
             storage=archive,
-            pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
+            pixels=storage_of(**pick(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             target=target,
-            **how,
-            **take(options, "sensor seed buffer pad max_nodata max_cloud max_shadow max_snow max_water"),
-            **take(options, "max_defective min_clear"),
+            **run_options,
+            **pick(options, "sensor seed buffer pad max_nodata max_cloud max_shadow max_snow max_water"),
+            **pick(options, "max_defective min_clear"),
         )
     if report.jobs is not None and job is not None:
-        _tell_jobs(report.jobs, *job)
-    conclude(ctx, report, f"All chips that failed are listed in {output}/failed; the same command tries them again.")
+        _print_jobs(report.jobs, *job)
+    conclude(ctx, report, f"Failed chips are listed in {output}/failed; run the same command to retry them.")
 
 
-def _tell_jobs(jobs: int, number: int, cubes: int) -> None:
-    """Whether the array has children enough, for no child sees the others."""
-    counted = f"{cubes} cubes a job make {jobs} job{'s' if jobs > 1 else ''}"
+def _print_jobs(jobs: int, number: int, cubes: int) -> None:
+    """Print whether the array has enough children, because no child sees the others."""
+    counted = f"{cubes} cubes per job make {jobs} job{'s' if jobs > 1 else ''}"
     if number >= jobs:
         click.echo(f"{counted}, counted from 0: there is nothing to do for job {number}.")
         return
     click.echo(f"{counted}: this was job {number}, counted from 0.")
     children = os.environ.get("AWS_BATCH_JOB_ARRAY_SIZE", "")
     if children.isdigit() and int(children) < jobs:
-        click.echo(f"The array has only {children} children; the cubes of {jobs - int(children)} jobs are not made.", err=True)
+        click.echo(f"The array has only {children} children; the cubes of {jobs - int(children)} jobs are missing.", err=True)

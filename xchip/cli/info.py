@@ -1,53 +1,54 @@
-"""``xchip info``: how items are understood."""
+"""``xchip info``: show how xchip reads items."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from xchip.cli.options import one_line
 
 if TYPE_CHECKING:
+    from xchip.core.quality import BitField
     from xchip.core.scene import Scene
 
 
 @click.command()
 @click.argument("items", nargs=-1, required=True, metavar="ITEM...")
-@click.option("--open/--no-open", "may_open", default=True, help="Whether to open files where metadata leave a question.")
-@click.option("--sensor", help="Name of the product, where the items do not tell it.")
+@click.option("--open/--no-open", "may_open", default=True, help="Open files if the metadata are incomplete.")
+@click.option("--sensor", help="Name of the sensor, for items that do not name it.")
 @click.pass_context
 def info(ctx: click.Context, items: Sequence[str], may_open: bool, sensor: str | None) -> None:
-    """Show how items are understood, and where each fact comes from; or why they can't be read."""
+    """Show how xchip reads items and where each fact comes from, or why it can't read them."""
     from xchip.stac.scene.understand import HeaderNeeded
 
     failed = False
-    for scene in _understood(items, sensor, may_open):
+    for scene in _scenes(items, sensor, may_open):
         if not isinstance(scene, Exception):
             click.echo(f"{describe(scene)}\n")
             continue
         if ctx.find_root().params["debug"]:
             raise scene
         failed = True
-        hint = "; without --no-open, xchip opens it" if isinstance(scene, HeaderNeeded) else ""
+        hint = "; leave out --no-open to open it" if isinstance(scene, HeaderNeeded) else ""
         click.echo(f"Error: {one_line(scene)}{hint}", err=True)
     if failed:
         ctx.exit(1)
 
 
-def _understood(paths: Sequence[str], sensor: str | None, may_open: bool) -> Iterator[Scene | Exception]:
-    """Each item, or what is wrong with it: one bad item does not hide the others."""
+def _scenes(paths: Sequence[str], sensor: str | None, may_open: bool) -> Iterator[Scene | Exception]:
+    """Yield the scene of each item, or the error, so that one bad item does not hide the others."""
     from xchip.raster.header import read_header
     from xchip.stac.scene.understand import plain_items, understand
 
     for path in paths:
         try:
-            found = list(plain_items([path]))
+            items = list(plain_items([path]))
         except (ValueError, OSError) as error:
             yield error
             continue
-        for item, href in found:
+        for item, href in items:
             try:
                 yield understand(item, href=href, sensor=sensor, header=read_header if may_open else None)
             except (ValueError, OSError) as error:
@@ -55,7 +56,7 @@ def _understood(paths: Sequence[str], sensor: str | None, may_open: bool) -> Ite
 
 
 def describe(scene: Scene) -> str:
-    """All that is known of a scene, as aligned text."""
+    """Return all facts of a scene as aligned text."""
     (res_y, res_x), (height, width) = scene.grid.res, scene.grid.shape
     left, bottom, right, top = scene.grid.bounds
     crs, unit = _crs_and_unit(scene.grid.crs)
@@ -98,7 +99,7 @@ def _quality(scene: Scene) -> list[tuple[str, str]]:
 
     rule = scene.rule
     if not isinstance(rule, QualityRule):
-        return [("NODATA", f"where all of these are nodata: {', '.join(rule.bands)}"), ("CLEAR", "all else")]
+        return [("NODATA", f"where all of these bands are nodata: {', '.join(rule.bands)}"), ("CLEAR", "all else")]
     rows = [("band", rule.band)]
     rows += [(cls.name, _conditions(conditions)) for cls, conditions in rule.conditions]
     rows.append((rule.default.name, "all else"))
@@ -107,8 +108,8 @@ def _quality(scene: Scene) -> list[tuple[str, str]]:
     return rows
 
 
-def _conditions(conditions: Sequence[Any]) -> str:
-    """Values, then bit fields: a bit that is set, or bits from-to = value in binary."""
+def _conditions(conditions: Sequence[int | BitField]) -> str:
+    """Return conditions as text: values, then bit fields, with the value of several bits in binary."""
     numbers = [condition for condition in conditions if isinstance(condition, int)]
     texts = [f"{'value' if len(numbers) == 1 else 'values'} {', '.join(_runs(numbers))}"] if numbers else []
     for field in conditions:
@@ -123,7 +124,7 @@ def _conditions(conditions: Sequence[Any]) -> str:
 
 
 def _runs(numbers: Sequence[int]) -> list[str]:
-    """Numbers as text; three or more that follow each other as "from-to"."""
+    """Return numbers as text; three or more consecutive numbers as "first-last"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -134,6 +135,6 @@ def _runs(numbers: Sequence[int]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]], *, indent: str) -> list[str]:
-    """Lines with aligned columns."""
+    """Return lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""What commands share: kinds of values, groups of options, and how mistakes are shown."""
+"""Types and groups of options that commands share, and how errors and warnings are shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -15,7 +16,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -25,23 +27,28 @@ if TYPE_CHECKING:
     from xchip.io.storage import StorageOptions
 
 ERROR, PROBLEMS, INTERRUPTED = 1, 3, 130
-"""Exit status: nothing could be done; it was done, but not for all items; the user stopped it."""
+"""Exit status: the command failed; it ran, but items failed or problems were found; the user interrupted it."""
 
-PLACE = ("endpoint", "region", "profile")
-"""Options that say where a bucket is."""
+BUCKET_OPTIONS = ("endpoint", "region", "profile")
+"""Options that locate a bucket."""
 
 FRACTION = click.FloatRange(0, 1)
 
 _CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "pystac_client", "requests", "urllib3"}
-"""Packages whose errors tell what is wrong with a server, a network or credentials."""
+"""Packages whose errors report problems with a server, the network or credentials."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+Options: TypeAlias = dict[str, Any]
+"""Values of a command's options, by parameter name; click does not type them."""
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], object]
 
 
 class Commands(click.Group):
     """Load commands when they are used, and list them in sections.
 
-    A user's mistake is shown as one line; a mistake of xchip keeps its traceback.
+    An error that the user can act on is shown as one line; an error of xchip itself keeps its traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,12 +59,12 @@ class Commands(click.Group):
         if entry is not None and cmd_name not in self.commands:
             module = importlib.import_module(f"xchip.cli.{entry.module}")
             command: click.Command = getattr(module, cmd_name.replace("-", "_"), None) or module.command_named(cmd_name)
-            command.epilog = f"\b\nExample:\n  {entry.example}"  # \b: the line is not broken
+            command.epilog = f"\b\nExample:\n  {entry.example}"  # \b keeps click from wrapping the line
             self.add_command(command)
         return self.commands.get(cmd_name)
 
     def load_all(self) -> dict[str, click.Command]:
-        """All commands by name."""
+        """Return all commands by name."""
         ctx = click.Context(self)
         return {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None}
 
@@ -67,36 +74,35 @@ class Commands(click.Group):
         more = {name: command.get_short_help_str(1000) for name, command in self.commands.items() if name not in ENTRIES}
         for title, summaries in (sections | ({"More": more} if more else {})).items():
             with formatter.section(title):
-                # The whole first sentence, which may go on in the next line.
+                # The whole first sentence; click would cut it to one line.
                 formatter.write_dl([(name.ljust(widest), summary) for name, summary in summaries.items()])
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         try:
-            # Schedulers of jobs send SIGTERM and wait a little: time to record what is done and to tidy up, as after Ctrl-C.
+            # Job schedulers send SIGTERM and wait a little, which leaves time to record finished work and clean up, as on Ctrl-C.
             with handling(signal.SIGTERM, signal.default_int_handler), nullcontext() if ctx.params["debug"] else plain_warnings():
                 return super().invoke(ctx)
         except (ValueError, OSError, ImportError) as error:
-            if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _nobody_reads(error)):
-                raise  # click ends quietly where a command such as head has read enough
+            if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _is_output_closed(error)):
+                raise  # click exits silently when the reader, such as head, has closed the pipe
             raise click.ClickException(self._in_flags(ctx, one_line(error))) from error
         except Exception as error:
-            if ctx.params["debug"] or not _is_of_a_client(error):
+            if ctx.params["debug"] or not _is_client_error(error):
                 raise
-            raise click.ClickException(f"storage or server can't be reached: {one_line(error)}") from error
+            raise click.ClickException(f"can't reach the storage or server: {one_line(error)}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
 
     def _in_flags(self, ctx: click.Context, message: str) -> str:
-        """The message of a library function, with the flags of the command in place of keywords."""
         command = self.commands.get(ctx.invoked_subcommand or "")
         return message if command is None else in_flags(message, command)
 
 
 def in_flags(message: str, command: click.Command) -> str:
-    """Replace keywords in a message by the flags of a command: ``harmonize=True`` becomes ``--harmonize``.
+    """Replace keywords in a message of a library function by parameters of a command: ``harmonize=True`` -> ``--harmonize``.
 
-    Keywords that the command has no flag for stay as they are.
+    Keywords that the command does not have stay as they are. So do paths and values of the user, such as ``'sensor=naip'``.
 
     Examples
     --------
@@ -107,30 +113,42 @@ def in_flags(message: str, command: click.Command) -> str:
     >>> in_flags("pass harmonize=True or max_nodata=0.5; sensor= is given", export)
     'pass --harmonize or --max-nodata 0.5; sensor= is given'
     """
-    flags = {option.name: option for option in command.params if isinstance(option, click.Option)}
+    parameters = {parameter.name: parameter for parameter in command.params}
 
     def flag(match: re.Match[str]) -> str:
-        option = flags.get(match["name"])
+        option = parameters.get(match["name"])
         value = match["value"]
-        if option is None:
+        if isinstance(option, click.Argument) and not value:
+            return option.human_readable_name.translate({ord("["): None, ord("]"): None})
+        if not isinstance(option, click.Option) or option.name in _DIFFERENT:
             return match[0]
         name = max(option.opts, key=len)
+        if value == "None" or (option.is_flag and value == "False"):
+            return max(option.secondary_opts, key=len, default=f"no {name}")
         if option.is_flag:
-            names = {"True": name, "": name, "False": max(option.secondary_opts, key=len, default=f"no {name}")}
-            return names.get(value, match[0])
-        return name if not value else f"{name} {value.strip(chr(39) + chr(34))}"
+            return name if value in ("", "True") else match[0]
+        return f"{name} {shlex.quote(value.strip(_QUOTES))}" if value else name
 
     return _KEYWORD.sub(flag, message)
 
 
-_KEYWORD = re.compile(r"(?<![\w.=&?-])(?P<name>[a-z][a-z_]*)=(?P<value>(?:'[^']*'|\"[^\"]*\"|[\w.]*\w)?)(?![\w(\[{=])")
-"""A keyword with a plain value, or without one, in a message."""
+_DIFFERENT = {"job"}
+"""Keywords that differ from the option of the same name: an export records the cubes per job as ``job``, --job is a number."""
+_QUOTES = "'\""
+_KEYWORD = re.compile(
+    r"""(?<![\w.=&?/\\'"-])                          # not within a path, a URL or a quoted value of the user
+    (?P<name>[a-z][a-z_]*)=
+    (?P<value>(?:'[^']*'|"[^"]*"|-?[\w.]*\w)?)      # a plain value, or none
+    (?![\w(\[{=/]|\.\w)                             # not a call, a collection or a path""",
+    re.VERBOSE,
+)
+"""A keyword argument in a message."""
 
 
 @contextmanager
-def handling(number: int, handler: Any) -> Iterator[None]:
-    """What is done at a signal, inside the block."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say
+def handling(number: int, handler: SignalHandler) -> Iterator[None]:
+    """Handle a signal with ``handler`` inside the block."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = signal.signal(number, handler)
@@ -140,22 +158,22 @@ def handling(number: int, handler: Any) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _nobody_reads(error: BrokenPipeError) -> bool:
-    """Whether it was the output that broke, and not a connection: `click.echo` raised it."""
+def _is_output_closed(error: BrokenPipeError) -> bool:
+    """Whether `click.echo` raised the error: the output is closed, rather than a connection."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _is_of_a_client(error: Exception) -> bool:
-    """Whether it comes from a library that talks to servers: missing credentials, say, are neither OSError nor ValueError."""
+def _is_client_error(error: Exception) -> bool:
+    """Whether a library that talks to servers raised the error. Missing credentials, say, are neither OSError nor ValueError."""
     return type(error).__module__.partition(".")[0] in _CLIENTS
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show warnings by what they say, without the line of code that they come from; those of the log "xchip" too."""
+    """Show only the message of a warning, without its line of code; warnings of the log "xchip" too."""
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *place: say_warning(message)
-    log, handler = logging.getLogger("xchip"), _LogToUsers(logging.WARNING)
+    warnings.showwarning = lambda message, *place: show_warning(message)
+    log, handler = logging.getLogger("xchip"), _WarningHandler(logging.WARNING)
     log.addHandler(handler)
     try:
         yield
@@ -164,15 +182,13 @@ def plain_warnings() -> Iterator[None]:
         warnings.showwarning = before
 
 
-class _LogToUsers(logging.Handler):
-    """Shows records of a log as warnings."""
-
+class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say_warning(record.getMessage())
+        show_warning(record.getMessage())
 
 
-def say_warning(message: object) -> None:
-    """Show a warning: on a terminal in lines that end between words, elsewhere in one line, as tools that read logs like it."""
+def show_warning(message: object) -> None:
+    """Write a warning to stderr: wrapped on a terminal, elsewhere on one line, for tools that read logs."""
     text = " ".join(f"Warning: {message}".split())
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
@@ -181,32 +197,34 @@ def say_warning(message: object) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, on one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def writable(ctx: click.Context | None, param: click.Parameter | None, value: str | None) -> str | None:
-    """An option's path of what is to be written, refused before any work is done if it can't be; URLs are not looked at.
+def check_writable(ctx: click.Context | None, param: click.Parameter | None, value: str | None) -> str | None:
+    """Return the path of an output, checked before any work is done. URLs are not checked.
 
     Raises
     ------
-    OSError
-        If the folder is none, or if nothing may be written there.
+    NotADirectoryError
+        If the folder is a file.
+    PermissionError
+        If the folder is not check_writable.
     """
     if not value or "://" in value:
         return value
     path = os.path.abspath(os.path.expanduser(value))
-    place = path
-    while not os.path.exists(place):  # folders that are missing are made
-        place = os.path.dirname(place)
-    if place == path and not os.path.isdir(path):  # a file, which is replaced
+    folder = path
+    while not os.path.exists(folder):  # missing folders are created
+        folder = os.path.dirname(folder)
+    if folder == path and not os.path.isdir(path):  # an existing file is replaced
         if os.access(path, os.W_OK):
             return value
-        place = os.path.dirname(path)
-    if not os.path.isdir(place):
-        raise NotADirectoryError(f"can't write {value!r}: {place!r} is a file and no folder; give another path")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(f"can't write {value!r}: you may not write in the folder {place!r}; give another path")
+        folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(f"can't write {value!r}: {folder!r} is a file, not a folder; give another path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"can't write {value!r}: no permission to write in the folder {folder!r}; give another path")
     return value
 
 
@@ -215,34 +233,38 @@ class ChipSizeType(click.ParamType):  # type: ignore[type-arg]
 
     name = "pixels"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self, value: str | int | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
         if not isinstance(value, str):
             return value
         lengths = value.lower().split("x")
         if len(lengths) > 2 or not all(length.strip().isdigit() for length in lengths):
-            self.fail(f"{value!r} is no number of pixels, such as 256, and no HEIGHTxWIDTH, such as 256x512", param, ctx)
-        numbers = tuple(int(length) for length in lengths)
-        return numbers if len(numbers) == 2 else numbers[0]
+            self.fail(
+                f"{value!r} is not a chip size; use a number of pixels, such as 256, or HEIGHTxWIDTH, such as 256x512", param, ctx
+            )
+        height, width = int(lengths[0]), int(lengths[-1])
+        return (height, width) if len(lengths) == 2 else height
 
 
 class Share(click.ParamType):  # type: ignore[type-arg]
-    """``3/10``: the fourth of ten shares, for they are counted from 0."""
+    """``3/10``: the fourth of ten shares, because they are counted from 0."""
 
     name = "i/n"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if not isinstance(value, str):
             return value
-        number, _, of = value.partition("/")
-        if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
-            self.fail(f"{value!r} is no share, such as 0/10, the first of ten, or 9/10, the last", param, ctx)
-        return int(number), int(of)
+        number, _, count = value.partition("/")
+        if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+            self.fail(f"{value!r} is not a share; use I/N with 0 <= I < N: 0/10 is the first of ten, 9/10 the last", param, ctx)
+        return int(number), int(count)
 
 
-def chained(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in the order in which help shows them."""
+def chained(*options: Decorator) -> Decorator:
+    """Return one decorator that adds several options, in the order in which the help shows them."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
         return command
@@ -251,28 +273,44 @@ def chained(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 
 archive_access = chained(
-    click.option("--endpoint", metavar="URL", help="S3 server of the archive, where it is not Amazon's."),
-    click.option("--region", help="Its region."),
-    click.option("--profile", help="Its profile in the AWS configuration."),
+    click.option("--endpoint", metavar="URL", help="S3 server of the archive.  [default: Amazon's]"),
+    click.option("--region", help="AWS region of the archive."),
+    click.option("--profile", help="Profile in the AWS configuration for the archive."),
     click.option("--unsigned", is_flag=True, help="Send no credentials, for a public bucket."),
 )
-"""How the archive of a command that reads one is reached."""
+"""Options for access to the archive that a command reads."""
+
+
+file_access = chained(
+    click.option("--endpoint", metavar="URL", help="S3 server of the items' files.  [default: Amazon's]"),
+    click.option("--region", help="AWS region of the items' files."),
+    click.option("--profile", help="Profile in the AWS configuration for the items' files."),
+    click.option("--unsigned", is_flag=True, help="Send no credentials for the items' files, in public buckets."),
+)
+"""Options for access to the files of items."""
+
+archive_location = chained(
+    click.option("--archive-endpoint", metavar="URL", help="S3 server of the archive.  [default: --endpoint]"),
+    click.option("--archive-region", help="AWS region of the archive.  [default: --region]"),
+    click.option("--archive-profile", help="Profile in the AWS configuration for the archive.  [default: --profile]"),
+)
+"""Options for access to an archive, in commands that have `file_access` too."""
 
 
 def storage_of(
     endpoint: str | None, region: str | None, profile: str | None, unsigned: bool = False, **more: Any
 ) -> StorageOptions:
-    """Storage options from command line options."""
+    """Return storage options from the options of a command."""
     from xchip.io.storage import StorageOptions
 
     return StorageOptions(endpoint=endpoint, region=region, profile=profile, unsigned=unsigned, **more)
 
 
-def archive_of(options: dict[str, Any]) -> StorageOptions:
-    """How the archive is reached, of a command whose items' files may be elsewhere."""
-    return storage_of(**{name: options[f"archive_{name}"] or options[name] for name in PLACE})
+def archive_of(options: Options) -> StorageOptions:
+    """Return storage options of the archive, for a command that has separate options for the items' files."""
+    return storage_of(**{name: options[f"archive_{name}"] or options[name] for name in BUCKET_OPTIONS})
 
 
-def say_progress(what: str, count: int, of: int) -> None:
-    """How far a job is, on one line of a terminal that each call writes anew."""
-    click.echo(f"\r{count:,} of {of:,} {what} ", err=True, nl=count == of)
+def show_progress(unit: str, count: int, total: int) -> None:
+    """Write the progress of a job to stderr, over the line of the last call."""
+    click.echo(f"\r{count:,} of {total:,} {unit} ", err=True, nl=count == total)

@@ -1,14 +1,14 @@
-"""What options say of rows and bands, as `xchip.read_index` and `xchip.open_chips` take it."""
+"""Options that select rows and bands, as arguments of `xchip.read_index` and `xchip.open_chips`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from xchip.cli.options import chained
-from xchip.cli.settings import missing, url_of_bucket
-from xchip.cli.settings import names_of as variables_of
+from xchip.cli.options import Options, chained
+from xchip.cli.settings import missing, url_of_bucket, variables_of
+from xchip.core.types import BBox
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,61 +16,80 @@ if TYPE_CHECKING:
 _SYMBOLS = {"eq": "==", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 
 
+Conditions: TypeAlias = list[tuple[str, str, Any]]
+"""Conditions on columns that must all hold: (column, operator, value)."""
+
+
 def names_of(text: str | None) -> list[str] | None:
-    """``red,nir`` -> names of bands; None where not given."""
+    """Return the names in ``red,nir``; None without text."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def box_of(text: str | None) -> tuple[float, float, float, float] | None:
-    """``W,S,E,N`` -> a bbox; None where not given."""
+def box_of(text: str | None) -> BBox | None:
+    """Return the bbox of ``W,S,E,N``; None without text."""
     from xchip.stac.api.conditions import checked_bbox
 
     return None if text is None else checked_bbox(text)
 
 
-def filters_of(sentences: tuple[str, ...]) -> list[tuple[str, str, Any]] | None:
-    """``cloud_fraction<=0.1``, one or several -> filters that must all hold; None without any."""
+def filters_of(sentences: tuple[str, ...]) -> Conditions | None:
+    """Return the conditions of sentences such as ``cloud_fraction<=0.1``; None without sentences."""
     from xchip.stac.api.conditions import comparisons
 
-    return [(one.field, _SYMBOLS[one.operator], one.value) for one in comparisons(sentences)] or None
+    return [(term.field, _SYMBOLS[term.operator], term.value) for term in comparisons(sentences)] or None
 
+
+condition_options = chained(
+    click.option("--bbox", metavar="W,S,E,N", help="Area in degrees; W > E crosses the antimeridian."),
+    click.option(
+        "--filter", "filters", multiple=True, metavar="CONDITION",
+        help="Condition on a column, such as 'cloud_fraction<=0.1', with = != < <= > >=; repeatable.",
+    ),
+)  # fmt: skip
+"""Options that select rows of an index."""
+
+sensor_option = click.option("--sensor", help="Name of the sensor, for an index that does not name it.")
+
+harmonize_option = click.option(
+    "--harmonize", is_flag=True, help="Undo the offset of Sentinel-2's processing baseline 04.00 where files have it."
+)
 
 table_options = chained(
     click.option(
         "--data-bucket", metavar="BUCKET",
-        help="Bucket with the items of stacchip's tables: <platform>/<item>/stac_item.json. Other indexes tell by themselves.",
+        help="Bucket of the items <platform>/<item>/stac_item.json of stacchip's tables; other indexes name it.",
     ),
-    click.option("--platform", help="Take chips of this platform alone, by Clay's name or that of the sensor: landsat-c2l1."),
+    click.option("--platform", help="Use only chips of this platform or sensor, such as landsat-c2l1 (Clay's name)."),
 )  # fmt: skip
-"""What stacchip's environment says of an index, besides its path."""
+"""Options for an index that stacchip's environment variables set too."""
 
 
-def platform_filter(platform: str | None) -> list[tuple[str, str, Any]]:
-    """The condition on rows that a platform is.
+def platform_filter(platform: str | None) -> Conditions:
+    """Return the conditions that select the rows of a platform.
 
     Raises
     ------
     ValueError
-        If it is not known.
+        If the platform is unknown.
     """
     from xchip.sensors.clay import sensor_of_platform
 
     return [] if not platform else [("sensor", "==", sensor_of_platform(platform))]
 
 
-def items_root_of(options: dict[str, Any]) -> str | None:
-    """Where the items of stacchip's tables are."""
+def items_root_of(options: Options) -> str | None:
+    """Return the location of the items of stacchip's tables."""
     return None if options["data_bucket"] is None else url_of_bucket(options["data_bucket"])
 
 
-def told_items(ctx: click.Context, rows: pd.DataFrame) -> None:
-    """Refuse rows that do not tell where their items are.
+def require_items_root(ctx: click.Context, rows: pd.DataFrame) -> None:
+    """Check that the location of each row's item is known.
 
     Raises
     ------
     Missing
-        If there are such rows, and no bucket was given.
+        If a row has no location, and no bucket is given.
     """
     if ctx.params["data_bucket"] is None and rows["item_href"].isna().any():
-        what = "The index does not tell where its items are: in which bucket are they, as <platform>/<item>/stac_item.json?"
+        what = "The index does not record its items; name the bucket that has them as <platform>/<item>/stac_item.json."
         raise missing("--data-bucket my-bucket", what, *variables_of(ctx, "data_bucket"))

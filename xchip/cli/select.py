@@ -1,4 +1,4 @@
-"""``xchip sample``, ``xchip split`` and ``xchip audit``: choosing chips by their index."""
+"""``xchip sample``, ``xchip split`` and ``xchip audit``: select chips of an index."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 
 import click
 
-from xchip.cli.options import PROBLEMS, archive_access, say_warning, storage_of, writable
+from xchip.cli.options import PROBLEMS, archive_access, check_writable, show_warning, storage_of
 
 
 @click.command()
 @click.argument("index")
-@click.option("-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the chosen chips.")
-@click.option("-n", "--number", required=True, type=click.IntRange(0), help="How many chips.")
-@click.option("--by", multiple=True, metavar="COLUMN", help="Strata, such as sensor. May be repeated.")
-@click.option("--weights", metavar="COLUMN", help="How likely each chip is drawn, such as clear_fraction.")
-@click.option("--balanced", is_flag=True, help="As many chips of each stratum.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other chips.")
+@click.option("-o", "--output", required=True, callback=check_writable, help="Folder, URL or *.parquet file of the chosen chips.")
+@click.option("-n", "--number", required=True, type=click.IntRange(0), help="Number of chips.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Column of strata, such as sensor; repeatable.")
+@click.option(
+    "--weights", metavar="COLUMN", help="Column of weights, such as clear_fraction; the chance of a chip grows with its weight."
+)
+@click.option("--balanced", is_flag=True, help="Draw the same number of chips from each stratum.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for the choice of chips.")
 @archive_access
 def sample(
     index: str, output: str, number: int, by: tuple[str, ...], weights: str | None, balanced: bool, seed: int, **access: Any
@@ -34,27 +36,27 @@ def sample(
 @click.command()
 @click.argument("index")
 @click.option(
-    "-o", "--output", required=True, callback=writable, help="Folder, URL or *.parquet file of the index with its splits."
+    "-o", "--output", required=True, callback=check_writable, help="Folder, URL or *.parquet file of the index with its splits."
 )
 @click.option(
     "--share",
     multiple=True,
     metavar="NAME=SHARE",
-    help="A split and its share of the chips; by default train=0.8, val=0.1, test=0.1. May be repeated.",
+    help="A split and its share of the chips; repeatable.  [default: train=0.8, val=0.1, test=0.1]",
 )
 @click.option(
     "--by",
     default="block",
     show_default=True,
     metavar="block|time|COLUMN",
-    help="What is kept together: blocks of the Earth, periods, or the values of a column.",
+    help="Groups to keep in one split: blocks of the Earth, periods, or the values of a column.",
 )
-@click.option("--polygons", type=click.Path(exists=True), help="Layer whose column `split` decides, in place of --by.")
-@click.option("--block-km", type=float, default=50.0, show_default=True, help="Height and width of a block, about.")
-@click.option("--buffer-km", type=float, default=1.0, show_default=True, help="Least distance between splits.")
-@click.option("--gap", metavar="TIME", help="By time: least time between splits, such as 30D.")
-@click.option("--cut", multiple=True, metavar="DATE", help="By time: first date of the next split. May be repeated.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other blocks.")
+@click.option("--polygons", type=click.Path(exists=True), help="Layer of areas with a column `split`, used instead of --by.")
+@click.option("--block-km", type=float, default=50.0, show_default=True, help="Approximate height and width of a block.")
+@click.option("--buffer-km", type=float, default=1.0, show_default=True, help="Minimum distance between splits.")
+@click.option("--gap", metavar="TIME", help="Minimum time between splits, such as 30D; for --by time.")
+@click.option("--cut", multiple=True, metavar="DATE", help="First date of the next split; for --by time; repeatable.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for the assignment of blocks.")
 @archive_access
 def split(
     index: str,
@@ -69,9 +71,9 @@ def split(
     seed: int,
     **access: Any,
 ) -> None:
-    """Split an index into chips for training, validation and test that are apart from each other.
+    """Split an index into separate chips for training, validation and test.
 
-    Chips that would be too near to another split are called "buffer". `xchip audit` measures the distances.
+    Chips that are too near to another split get the split "buffer". `xchip audit` measures the distances.
     """
     from xchip.indexing.files.write import write_index
     from xchip.indexing.opening.read import rows_of
@@ -87,7 +89,7 @@ def split(
         layer = geopandas.read_file(polygons)
     shares = _shares(share) or None
     parts = divide(
-        lazy_rows(index, storage),  # by block it stays lazy, and rows never gather in one place
+        lazy_rows(index, storage),  # blocks are assigned lazily: the rows are never all in memory
         shares,
         by=by if layer is None else layer,
         block_km=block_km,
@@ -102,34 +104,39 @@ def split(
         click.echo(f"{name if isinstance(name, str) else 'none':8} {count:>12,}")
     click.echo(f"written to {output}")
     empty = [name for name in (SHARES if shares is None else shares) if name not in counts.index]
-    if empty and by == "block" and layer is None:  # else all rows were at hand, and `divide` has warned
+    if empty and by == "block" and layer is None:  # else all rows were in memory, and `divide` has warned
         if 2 * counts.get(BUFFER, 0) > counts.sum():
-            way_out = f"most are too near to another split; a --block-km above {block_km:g} sets fewer aside"
+            way_out = f"most chips are too near to another split; a --block-km above {block_km:g} puts fewer in the buffer"
         else:
             way_out = f"there are few blocks of {block_km:g} km; a smaller --block-km makes more"
-        say_warning(f"no chip is in {' and '.join(empty)}: {way_out}")
+        show_warning(f"no chip is in {' and '.join(empty)}: {way_out}")
 
 
 def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
-    """Name -> share, of NAME=SHARE."""
-    found = {}
+    """Return the share of each split, from NAME=SHARE."""
+    shares = {}
     for pair in pairs:
         name, _, share = pair.partition("=")
         try:
-            found[name] = float(share)
+            shares[name] = float(share)
         except ValueError:
-            raise click.UsageError(f"--share is like train=0.8, got {pair!r}.") from None
-    return found
+            raise click.UsageError(f"--share takes NAME=SHARE, such as train=0.8, got {pair!r}.") from None
+    return shares
 
 
 @click.command()
 @click.argument("index")
-@click.option("--buffer-km", type=float, default=0.0, show_default=True, help="Least distance that there should be.")
-@click.option("--gap", metavar="TIME", help="Only chips that are no further apart in time leak, such as 30D.")
-@click.option("--column", default="split", show_default=True, help="The column of splits.")
-@click.option("--balance", multiple=True, metavar="COLUMN", help="A column more whose balance is of interest. May be repeated.")
+@click.option("--buffer-km", type=float, default=0.0, show_default=True, help="Minimum distance that splits must have.")
+@click.option("--gap", metavar="TIME", help="Ignore pairs of chips that are further apart in time than this, such as 30D.")
+@click.option("--column", default="split", show_default=True, help="Column with the splits.")
+@click.option("--balance", multiple=True, metavar="COLUMN", help="Column whose balance between splits to report; repeatable.")
 @click.option(
-    "--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False), callback=writable, help="Write the report there too."
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    callback=check_writable,
+    help="File for the report as JSON.",
 )
 @archive_access
 @click.pass_context
@@ -146,8 +153,8 @@ def audit(
 ) -> None:
     """Measure how far apart the splits of an index are.
 
-    The exact distance is measured for all chips; none is sampled. The exit status is 3 where chips of different splits overlap,
-    touch, or are nearer than asked for.
+    Distances are exact and cover all chips, without sampling. The exit status is 3 if chips of different splits overlap, touch,
+    or are nearer than --buffer-km.
     """
     from xchip.selection.audit import audit as measure
 

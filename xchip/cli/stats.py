@@ -1,28 +1,41 @@
-"""``xchip stats``: statistics of bands over the chips of an index, or over cubes."""
+"""``xchip stats``: compute statistics of bands over the chips of an index, or over cubes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from xchip.cli.index import access_options
-from xchip.cli.options import archive_of, say_progress, storage_of, writable
-from xchip.cli.rows import box_of, filters_of, items_root_of, names_of, platform_filter, table_options, told_items
-from xchip.cli.running import cluster_of, one_crew, take
-from xchip.cli.settings import also_from, from_command_line, missing, strongest, url_of_bucket
-from xchip.cli.settings import names_of as variables_of
+from xchip.cli.options import Options, archive_of, check_writable, show_progress, storage_of
+from xchip.cli.rows import (
+    box_of,
+    condition_options,
+    filters_of,
+    harmonize_option,
+    items_root_of,
+    names_of,
+    platform_filter,
+    require_items_root,
+    sensor_option,
+    table_options,
+)
+from xchip.cli.running import cluster_of, executor_options, pick, single_executor
+from xchip.cli.settings import also_read, from_command_line, missing, parameter_of, preferred, url_of_bucket, variables_of
 
 if TYPE_CHECKING:
     from xchip.chips.train.stats_values import BandStats
     from xchip.io.storage import StorageOptions
 
-_FOR_AN_INDEX = ("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sample", "seed", "data_bucket", "scheduler", "workers")
+_INDEX_OPTIONS = (
+    *("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sample", "seed", "data_bucket", "scheduler", "workers"),
+)
 
 
-@also_from(
+@also_read(
     index="STACCHIP_INDEXPATH",
     chip_bucket="STACCHIP_CHIP_BUCKET",
     data_bucket="STACCHIP_DATA_BUCKET",
@@ -32,73 +45,64 @@ _FOR_AN_INDEX = ("sensor", "harmonize", "bbox", "filters", "skip_nodata", "sampl
 )
 @click.command()
 @click.argument("index", required=False)
-@click.option(
-    "-o", "--output", callback=writable, help="File *.json or *.yaml, a path or a URL.  [default: YAML to the standard output]"
-)
-@click.option("--cubes", metavar="FOLDER", help="Folder or URL of cubes, as `xchip prechip` writes them, in place of INDEX.")
-@click.option("--chip-bucket", metavar="BUCKET", help="Bucket of the cubes: the same as --cubes s3://BUCKET.")
+@click.option("-o", "--output", callback=check_writable, help="Path or URL of a *.json or *.yaml file.  [default: print YAML]")
+@click.option("--cubes", metavar="FOLDER", help="Folder or URL of cubes that `xchip prechip` wrote, instead of INDEX.")
+@click.option("--chip-bucket", metavar="BUCKET", help="Bucket of the cubes; the same as --cubes s3://BUCKET.")
 @click.option(
     "--max-cubes",
     type=click.IntRange(1),
     metavar="N",
-    help="Take N cubes of each platform, the first; or of an INDEX as many chips at random, 128 a cube.",
+    help="Use the first N cubes of each platform; for an INDEX, N x 128 random chips of each sensor.",
 )
 @table_options
-@click.option("--assets", metavar="NAME,...", help="Bands, by name.  [default: Clay's, else all but the quality bands]")
-@click.option("--sensor", help="Name of the product, where the index does not tell it.")
-@click.option("--harmonize", is_flag=True, help="Undo the offset of Sentinel-2's processing baseline 04.00, item by item.")
-@click.option("--bbox", metavar="W,S,E,N", help="Degrees; W above E crosses the antimeridian.")
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="CONDITION",
-    help="Such as 'cloud_fraction<=0.1', with = != < <= > >=, of any column; may be repeated.",
-)
-@click.option("--skip-nodata", is_flag=True, help="Take chips with nodata pixels too, and leave out these pixels.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Take N chips of each sensor, at random.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which chips --sample takes.")
-@click.option("--scheduler", metavar="ADDRESS", help="Work on the Dask cluster of this scheduler.")
-@click.option("--workers", type=click.IntRange(1), help="Work in so many processes of this machine.")
-@click.option("--threads", type=click.IntRange(1), help="Work on so many threads.  [default: one a processor]")
+@click.option("--assets", metavar="NAME,...", help="Names of bands.  [default: Clay's bands, else all but the quality bands]")
+@sensor_option
+@harmonize_option
+@condition_options
+@click.option("--skip-nodata", is_flag=True, help="Use chips with nodata pixels too, but leave out those pixels.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Use N random chips of each sensor.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for --sample.")
+@executor_options
 @access_options
 @click.pass_context
 def stats(ctx: click.Context, /, index: str | None, output: str | None, **options: Any) -> None:
-    """Mean, standard deviation and range of each band over the chips of an index that have no nodata pixels, or over cubes.
+    """Compute mean, standard deviation and range of each band over the chips without nodata of an index, or over cubes.
 
-    INDEX is an archive or an index, also one of stacchip's; it may come from XCHIP_STATS_INDEX or STACCHIP_INDEXPATH. Of cubes
-    all pixels count that are not nodata. The file has the keys of the Clay model's metadata.yaml. What the command line says
-    goes before XCHIP_STATS_*, and that before STACCHIP_*, where cubes go before an index, as stacchip has it.
+    INDEX is an archive or an index, including stacchip's; XCHIP_STATS_INDEX or STACCHIP_INDEXPATH can set it too.
+    For cubes, all pixels count that are not nodata. The file has the keys of the Clay model's metadata.yaml. The command line
+    takes precedence over XCHIP_STATS_* variables, and these over STACCHIP_* variables; if STACCHIP_* variables name both cubes
+    and an index, the cubes are used, as in stacchip.
     """
     from xchip.chips.train.stats_values import is_json
 
     if output is not None:
-        is_json(output)  # a wrong name is told now, and not when the work is done
-    source = strongest(ctx, "cubes", "chip_bucket", "index")
+        is_json(output)  # raises for a wrong name now, rather than after the work
+    source = preferred(ctx, "cubes", "chip_bucket", "index")
     if source is None:
-        places = (name for one in ("index", "cubes", "chip_bucket") for name in variables_of(ctx, one))
-        raise missing("INDEX", "Archive or index of the chips; or --cubes.", *places, given="s3://bucket/archive")
+        names = (variable for name in ("index", "cubes", "chip_bucket") for variable in variables_of(ctx, name))
+        raise missing("INDEX", "Archive or index of the chips; or --cubes.", *names, given="s3://bucket/archive")
     archive = archive_of(options)
-    options = one_crew(ctx, options)
+    options = single_executor(ctx, options)
     if source == "index":
-        found = _of_index(ctx, str(index), archive, options)
+        statistics = _index_stats(ctx, str(index), archive, options)
     else:
-        found = _of_cubes(ctx, options[source] if source == "cubes" else url_of_bucket(options[source]), archive, options)
+        folder = options[source] if source == "cubes" else url_of_bucket(options[source])
+        statistics = _cube_stats(ctx, folder, archive, options)
     if output is None:
-        click.echo(found.to_yaml(), nl=False)
+        click.echo(statistics.to_yaml(), nl=False)
         return
-    click.echo(found)
-    click.echo(f"written to {found.write(output, storage=archive)}")
+    click.echo(statistics)
+    click.echo(f"written to {statistics.write(output, storage=archive)}")
 
 
-def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: dict[str, Any]) -> BandStats:
+def _index_stats(ctx: click.Context, index: str, archive: StorageOptions, options: Options) -> BandStats:
     from xchip.chips.train.band_stats import band_stats
     from xchip.export.cubes import Cubes
     from xchip.indexing.stacchip import read_index
 
     conditions = [*(filters_of(options["filters"]) or []), *platform_filter(options["platform"])]
     rows = read_index(index, box_of(options["bbox"]), conditions or None, storage=archive, items_root=items_root_of(options))
-    told_items(ctx, rows)
+    require_items_root(ctx, rows)
     if options["sample"] is None and options["max_cubes"] is not None:
         options = options | {"sample": options["max_cubes"] * Cubes().size}
     with cluster_of(options) as client:
@@ -106,29 +110,28 @@ def _of_index(ctx: click.Context, index: str, archive: StorageOptions, options: 
             rows,
             names_of(options["assets"]),
             storage=archive,
-            pixels=storage_of(**take(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
+            pixels=storage_of(**pick(options, "endpoint region profile unsigned requester_pays"), signer=options["sign"]),
             client=client,
             progress=_progress("chips"),
-            **take(options, "sensor harmonize skip_nodata sample seed threads"),
+            **pick(options, "sensor harmonize skip_nodata sample seed threads"),
         )
 
 
-def _of_cubes(ctx: click.Context, folder: str, archive: StorageOptions, options: dict[str, Any]) -> BandStats:
+def _cube_stats(ctx: click.Context, folder: str, archive: StorageOptions, options: Options) -> BandStats:
     from xchip.export.cube_stats import cube_stats
 
-    for name in _FOR_AN_INDEX:
+    for name in _INDEX_OPTIONS:
         if from_command_line(ctx, name):
-            option = next(parameter.opts[0] for parameter in ctx.command.params if parameter.name == name)
-            raise click.UsageError(f"{option} is for an INDEX; cubes have the chips that were put into them.")
+            raise click.UsageError(f"{parameter_of(ctx, name).opts[0]} is for an INDEX; cubes are read whole.")
     return cube_stats(
         folder,
         options["platform"],
         names_of(options["assets"]),
         storage=archive,
         progress=_progress("cubes"),
-        **take(options, "max_cubes threads"),
+        **pick(options, "max_cubes threads"),
     )
 
 
-def _progress(what: str) -> Any:
-    return partial(say_progress, what) if sys.stderr.isatty() else False
+def _progress(unit: str) -> Callable[[int, int], object] | Literal[False]:
+    return partial(show_progress, unit) if sys.stderr.isatty() else False

@@ -1,4 +1,4 @@
-"""``xchip versions``: what a bug report needs."""
+"""``xchip versions``: print versions for a bug report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import click
 
 @click.command()
 def versions() -> None:
-    """Print versions of xchip, its libraries and the system, for a bug report. Values of environment variables stay out."""
+    """Print versions of xchip, its libraries and the system, for a bug report.
+
+    Values of environment variables are not printed.
+    """
     from xchip.io.versions import show_versions
 
     show_versions()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
-from xchip.core.grid import PixelGrid, proj_code
+from xchip.core.grid import ChipGrid, GridOptions, PixelGrid, Size, chip_grid, proj_code
 from xchip.core.quality import NodataRule, QualityRule
 
 SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
@@ -98,6 +98,11 @@ def pixel_grid(ds: xr.Dataset) -> PixelGrid:
         If the array has no CRS, or the coordinates are not evenly spaced.
     """
     return PixelGrid.from_centres(y=ds["y"].values, x=ds["x"].values, crs=crs_of(ds))
+
+
+def array_grid(obj: Xarray, size: Size = 256, **options: Unpack[GridOptions]) -> ChipGrid:
+    """Return the grid of chips on the pixels of an array; see `chip_grid`."""
+    return chip_grid(pixel_grid(as_dataset(obj)), size, **options)
 
 
 def crs_of(ds: xr.Dataset) -> str:

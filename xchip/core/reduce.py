@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import numpy as np
 import xarray as xr
 
+from xchip.core.arrays import Xarray, array_grid, as_dataset
 from xchip.core.counting import ClassCounter, code_counter, compile_rule, count_classes
-from xchip.core.grid import Alignment, AxisMap, ChipGrid
+from xchip.core.grid import Alignment, AxisMap, ChipGrid, GridOptions, Size
 from xchip.core.quality import N_CLASSES, NODATA, QualityClass, QualityRule
 
 if TYPE_CHECKING:
@@ -376,11 +377,21 @@ def chip_stats(codes: xr.DataArray, grid: ChipGrid, rule: QualityRule | None = N
     )
 
 
-def band_sums(bands: Sequence[xr.DataArray], grid: ChipGrid, function: BlockFunction, *, n: int) -> xr.DataArray:
-    """Return `chip_sums` of bands (..., y, x) on the pixels of ``grid``, with their coordinates: (..., sum, chip_y, chip_x)."""
-    bands = [band.transpose(..., "y", "x") for band in bands]
-    sums = chip_sums([band.data for band in bands], grid, function, n=n)
-    lead, coords = _lead(bands[0], grid)
+def array_sums(
+    obj: Xarray,
+    function: BlockFunction,
+    bands: str | Sequence[str],
+    size: Size = 256,
+    *,
+    n: int,
+    **grid_options: Unpack[GridOptions],
+) -> xr.DataArray:
+    """Return `chip_sums` of bands of an array, with their coordinates: (..., sum, chip_y, chip_x)."""
+    ds = as_dataset(obj)
+    grid = array_grid(ds, size, **grid_options)
+    arrays = [ds[name].transpose(..., "y", "x") for name in ([bands] if isinstance(bands, str) else bands)]
+    sums = chip_sums([array.data for array in arrays], grid, function, n=n)
+    lead, coords = _lead(arrays[0], grid)
     return xr.DataArray(sums, coords, (*lead, "sum", "chip_y", "chip_x"))
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import xarray as xr
 
-from xchip.core.arrays import MASK, Quality, as_dataset, nodata_of
+from xchip.core.arrays import MASK, Quality, Xarray, array_grid, as_dataset, nodata_of
+from xchip.core.grid import GridOptions, Size
 from xchip.core.quality import CLEAR, N_CLASSES, NODATA, NodataRule, QualityRule
+from xchip.core.reduce import chip_stats
 from xchip.sensors.registry import find, plain_key, renamed, rule_for_band
 from xchip.sensors.registry import names as sensor_names
+
+
+def array_stats(obj: Xarray, size: Size = 256, *, quality: Quality = None, **grid_options: Unpack[GridOptions]) -> xr.Dataset:
+    """Return the fractions of each quality class in each chip of an array; see `chip_stats` and `quality_of`."""
+    ds = as_dataset(obj)
+    array, rule = quality_of(ds, quality)
+    return chip_stats(array, array_grid(ds, size, **grid_options), rule)
 
 
 def quality_of(ds: xr.Dataset, quality: Quality = None) -> tuple[xr.DataArray, QualityRule | None]:
