@@ -19,7 +19,7 @@ from xchip.accessor import ChipsAccessor
 
 PACKAGE = Path(xchip.__file__).parent
 MOST_PARAMETERS = 14
-MOST_ANY = 700
+MOST_ANY = 400
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
