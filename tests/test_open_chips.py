@@ -457,7 +457,7 @@ def test_an_item_without_a_band_that_others_have(folder: Path) -> None:
     other.write_text(json.dumps(item))
     chips = open_chips(rows)
     chips.isel(chip=0).compute()
-    with pytest.raises(xchip.ItemError, match="item 'e-poor': it has not the band 'nir08', as in item 'd-first'"):
+    with pytest.raises(xchip.ItemError, match="item 'e-poor': it has no band 'nir08', as in item 'd-first'"):
         chips.isel(chip=-1).compute()
 
 

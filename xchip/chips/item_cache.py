@@ -336,7 +336,7 @@ def place(scene: Scene, bands: Sequence[ChipBand], kind: Kind) -> PlacedScene:
 def _problem(band: Band | None, wanted: ChipBand, radiometry: tuple[Any, ...]) -> str | None:
     """How a band differs from what was promised."""
     if band is None:
-        return f"it has not the band {wanted.name!r}"
+        return f"it has no band {wanted.name!r}"
     asset, chips = f"asset {band.asset!r}", f"the chips' band {wanted.name!r}"
     if not np.can_cast(band.dtype, wanted.dtype, "safe"):
         return f"{asset} holds {band.dtype}, and {chips} is {wanted.dtype}"
