@@ -30,12 +30,13 @@ from servers import RangeServer
 import xchip
 from xchip.core.grid import ChipGrid
 from xchip.core.scene import ItemError
-from xchip.indexing.explain.cost import STORED_RATIOS, FileRead, file_reads, range_requests, strip_buffers
+from xchip.indexing.explain.cost import FileRead, file_reads, range_requests, strip_buffers
 from xchip.indexing.explain.explanation import BASE_BYTES, MAX_PROBLEMS, Explanation, Figure, Group, Tally, joined
 from xchip.indexing.explain.items import explain_items
 from xchip.quality import NODATA, NodataRule, values
 from xchip.raster.header import read_header
 from xchip.raster.reader import strips
+from xchip.sensors import find
 from xchip.stac.scene.understand import plain_items, understand
 from xchip.testing import raise_if_dask_computes, synthetic_stack, write_scene
 
@@ -50,6 +51,12 @@ RASTERS = (
     "naip_m_4112001_sw_10.tif",
     "rgbn_5m_haiti.tif",
 )
+
+
+def stored_ratio(sensor: str) -> tuple[float, str]:
+    ratio = find(sensor).stored_ratio
+    assert ratio is not None
+    return ratio
 
 
 def wrapped(href: str, **asset: Any) -> dict[str, Any]:
@@ -209,7 +216,7 @@ def test_where_stored_bytes_come_from(tmp_path: Path) -> None:
     scl = item["assets"]["scl"]
     scl["href"] = "s3://bucket/SCL.tif"
     pixels = 128 * 128
-    ratio, source = STORED_RATIOS["sentinel-2-l2a"]
+    ratio, source = stored_ratio("sentinel-2-l2a")
     assert explain_items(item).stored_bytes == Figure(round(pixels * ratio), "estimate", source)
     scl["file:size"] = 12_345
     published = explain_items(item).stored_bytes
@@ -231,7 +238,7 @@ def test_ratios_of_stored_bytes_are_those_of_the_real_files(real_data: Path) -> 
         published += _published_ratios(path)
     published += _published_ratios(real_data / "items" / "earthsearch-c1__rustac-10-items.json")
     assert len(published) == 13
-    assert STORED_RATIOS["sentinel-2-l2a"][0] == pytest.approx(np.mean(published), rel=0.15)
+    assert stored_ratio("sentinel-2-l2a")[0] == pytest.approx(np.mean(published), rel=0.15)
     deflated = []
     for path in sorted((real_data / "rasters").glob("landsat_0*/*QA_PIXEL.TIF")):
         words = rasterio.open(path).read(1)
@@ -249,7 +256,7 @@ def test_ratios_of_stored_bytes_are_those_of_the_real_files(real_data: Path) -> 
             ) as file:
                 file.write(words, 1)
             deflated.append(len(memory.read()) / words.nbytes)
-    assert STORED_RATIOS["landsat-c2-l2"][0] == pytest.approx(np.mean(deflated), rel=0.1)
+    assert stored_ratio("landsat-c2-l2")[0] == pytest.approx(np.mean(deflated), rel=0.1)
 
 
 def _published_ratios(path: Path) -> Iterator[float]:

@@ -10,21 +10,18 @@ from functools import reduce
 
 import numpy as np
 
-from xchip import sensors
 from xchip.chips.train.stats_values import BandStats, SensorStats
 from xchip.core.limits import check_whole
 from xchip.core.moments import Moments, moments
 from xchip.io.progress import one_step, told
 from xchip.io.storage import StorageOptions
 from xchip.io.store import Store, reached
-from xchip.sensors.clay import CLAY_SENSORS, sensor_of_platform
+from xchip.sensors.clay import CLAY_SENSORS, sensor_of_platform, stored_nodata
 
 STACCHIP_FOLDER = "mode_v1_chipper_v2"
 """Folder of stacchip's bucket that holds the folders of platforms."""
 AT_ONCE = 4
 """Default number of cubes in memory; a cube of Clay has 335 MB of pixels."""
-SENTINEL_1_NODATA = -32768.0
-"""Nodata value of terrain-corrected Sentinel-1 at the Planetary Computer. Its profile declares none because publishers differ."""
 
 _CUBE = re.compile(r"cube_(\d+)\.npz")
 
@@ -140,7 +137,7 @@ def _moments(store: Store, name: str, sensor: str, bands: tuple[str, ...]) -> tu
             f"{store.path(name)!r} has pixels of shape {pixels.shape}, not (chip, {len(bands)}, y, x) for the bands "
             f"{', '.join(bands)}; pass the names of its bands as bands= (--assets)"
         )
-    values = nodata_of(sensor, bands)
+    values = stored_nodata(sensor, bands)
     empty = (pixels == 0).all(axis=1) if all(value is None for value in values) else None
     packed = np.empty((6, len(bands)))
     for number, value in enumerate(values):  # band by band, to save memory
@@ -148,18 +145,3 @@ def _moments(store: Store, name: str, sensor: str, bands: tuple[str, ...]) -> tu
         valid = ~empty if empty is not None else None if value is None else band != value
         packed[:, number] = moments(band, valid=valid).packed
     return len(pixels), Moments(packed)
-
-
-def nodata_of(sensor: str, bands: Sequence[str]) -> tuple[float | None, ...]:
-    """Return the nodata value of each band as stored; None if the product declares none.
-
-    Examples
-    --------
-    >>> nodata_of("sentinel-1-rtc", ["vv"]), nodata_of("modis-09a1", ["red"]), nodata_of("naip", ["red"])
-    ((-32768.0,), (-28672,), (None,))
-    """
-    if sensor == "sentinel-1-rtc":
-        return (SENTINEL_1_NODATA,) * len(bands)
-    profile = sensors.find(sensor)
-    specs = (sensors.band_called(profile, band, None) for band in bands)
-    return tuple(None if spec is None else spec.nodata for spec in specs)

@@ -17,16 +17,13 @@ from xchip.processors.choosers import (
     source_option,
 )
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
+from xchip.sensors.registry import find
 
 if TYPE_CHECKING:
     import numpy as np
 
 API = "https://landsatlook.usgs.gov/stac-server"
 LEVEL_1, LEVEL_2 = "landsat-c2l1", "landsat-c2l2-sr"
-_REFLECTANCE = ("blue", "green", "red", "nir08", "swir16", "swir22")
-LEVEL_1_BANDS = (*_REFLECTANCE, "lwir", "lwir_high", "lwir11", "lwir12", "pan", "qa_pixel")
-"""stacchip's list, and the thermal bands under their names for Landsat 8 and 9."""
-LEVEL_2_BANDS = (*_REFLECTANCE, "qa_pixel")
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
@@ -45,9 +42,8 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     """Return the assets of the item's level to keep, unchanged."""
-    is_level_1 = item.get("collection") == options["level_1"]
-    names = LEVEL_1_BANDS if is_level_1 else LEVEL_2_BANDS
-    return listed_assets(item, options["assets"] or names, sensor="landsat-c2-l1" if is_level_1 else "landsat-c2-l2")
+    sensor = "landsat-c2-l1" if item.get("collection") == options["level_1"] else "landsat-c2-l2"
+    return listed_assets(item, options["assets"] or find(sensor).staged_bands, sensor=sensor)
 
 
 RECIPE = Recipe(

@@ -10,6 +10,7 @@ from xchip.io.signing import PLANETARY_COMPUTER
 from xchip.io.storage import StorageOptions
 from xchip.processors.choosers import listed_assets
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
+from xchip.sensors.registry import find
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,6 @@ COLLECTION = "modis-09A1-061"
 """Collection with MOD09A1 from Terra and MYD09A1 from Aqua."""
 SENSOR = "modis-09a1"
 PRODUCTS = ("MOD09A1", "MYD09A1")
-BANDS = (*(f"sur_refl_b{number:02d}" for number in range(1, 8)), "sur_refl_state_500m", "sur_refl_qc_500m")
-"""The seven reflectances, the state flags, which mark clouds, and the quality control flags."""
 FILL = {"sur_refl_state_500m": 65535, "sur_refl_qc_500m": 2**32 - 1}
 """Fill values of the flags (MODIS Surface Reflectance User's Guide, table of science data sets). Copies may not declare them, and
 pixels beyond a warped tile must not look like clear land."""
@@ -135,7 +134,7 @@ def first_of_month(items: Iterator[Item], year: int, month: int, product: str) -
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     """Return the assets to keep, unchanged or to be warped to another CRS with their pixel values."""
-    kept = listed_assets(item, options["assets"] or BANDS, sensor=SENSOR)
+    kept = listed_assets(item, options["assets"] or find(SENSOR).staged_bands, sensor=SENSOR)
     if options["crs"] == NATIVE:
         return kept
     return {key: Staging(crs=options["crs"], resampling="nearest", nodata=FILL.get(key)) for key in kept}

@@ -19,13 +19,13 @@ from xchip.processors.choosers import (
     source_option,
 )
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
+from xchip.sensors.registry import find
 
 if TYPE_CHECKING:
     import numpy as np
 
 API = "https://planetarycomputer.microsoft.com/api/stac/v1"
 COLLECTION = "sentinel-1-rtc"
-BANDS = ("vv", "vh")
 
 
 def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: Options) -> Iterator[Item]:
@@ -38,7 +38,8 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
     complete = [
         item
         for item in items
-        if quarter_of(item) == (year, quarter) and len(assets(item, options)) == len(options["assets"] or BANDS)
+        if quarter_of(item) == (year, quarter)
+        and len(assets(item, options)) == len(options["assets"] or find(COLLECTION).staged_bands)
     ]
     ordered = sorted(complete, key=lambda item: str(item["id"]))
     if ordered:
@@ -48,7 +49,7 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     """Return the assets to keep, unchanged."""
-    return listed_assets(item, options["assets"] or BANDS, sensor=COLLECTION)
+    return listed_assets(item, options["assets"] or find(COLLECTION).staged_bands, sensor=COLLECTION)
 
 
 RECIPE = Recipe(

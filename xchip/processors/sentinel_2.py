@@ -15,13 +15,13 @@ from xchip.processors.choosers import (
     source_option,
 )
 from xchip.processors.recipe import Catalogue, Item, Option, Options, Recipe, Staging, Unit
+from xchip.sensors.registry import find
 
 if TYPE_CHECKING:
     import numpy as np
 
 API = "https://earth-search.aws.element84.com/v1"
 COLLECTION = "sentinel-2-l2a"
-BANDS = ("blue", "green", "nir", "nir08", "red", "rededge1", "rededge2", "rededge3", "scl", "swir16", "swir22")
 TILE = "grid:code"
 
 
@@ -42,7 +42,7 @@ def choose(unit: Unit, catalogue: Catalogue, rng: np.random.Generator, options: 
 
 def assets(item: Item, options: Options) -> Mapping[str, Staging]:
     """Return the assets to keep, unchanged."""
-    return listed_assets(item, options["assets"] or BANDS, sensor=COLLECTION)
+    return listed_assets(item, options["assets"] or find(COLLECTION).staged_bands, sensor=COLLECTION)
 
 
 RECIPE = Recipe(

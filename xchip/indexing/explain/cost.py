@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,18 +18,11 @@ from xchip.indexing.count_scene import STRIP_PIXELS, in_one_file, may_be_nodata,
 from xchip.indexing.explain.explanation import CHIP_BYTES, Figure, counting_memory, joined
 from xchip.io.gdal import gdal_path, is_remote
 from xchip.raster.reader import KEPT_BYTES, PART_BYTES, strip_rows
+from xchip.sensors.registry import find, names
 from xchip.stac.fields import mapping
 
 USUAL_BLOCK = 512
 """Rows of a block if neither header nor profile gives them: GDAL's default for cloud-optimised files."""
-
-STORED_RATIOS: Mapping[str | None, tuple[float, str]] = {
-    "sentinel-2-l2a": (0.045, "0.045 of the pixels, the mean of 13 published file:size of SCL (0.02 to 0.10)"),
-    "landsat-c2-l2": (0.035, "0.035 of the pixels, as QA_PIXEL of two real scenes deflates to (0.026 and 0.045)"),
-    "landsat-c2-l1": (0.035, "0.035 of the pixels, as QA_PIXEL of two real scenes deflates to (0.026 and 0.045)"),
-    "sentinel-1-rtc": (0.64, "0.64 of the pixels, by the file:size of one published item"),
-}
-"""Sensor -> (bytes of a file / bytes of its pixels, source of the measurement)."""
 
 FULL_RESOLUTION = 2 / 3
 """Share of a file without its overviews: 2.0 of 3.0 MB in a published Sentinel-2 SCL file."""
@@ -136,8 +128,9 @@ def _stored(scene: Scene, item: JSON, href: str, pixels: int) -> Figure:
     published = mapping(mapping(item.get("assets")).get(asset)).get("file:size")
     if isinstance(published, int) and not isinstance(published, bool) and published > 0:
         return Figure(published, "at most", "file:size of the assets, whose overviews are not read")
-    if scene.sensor in STORED_RATIOS:
-        ratio, source = STORED_RATIOS[scene.sensor]
+    measured = find(scene.sensor).stored_ratio if scene.sensor in names() else None
+    if measured is not None:
+        ratio, source = measured
         return Figure(round(pixels * ratio), "estimate", source)
     return Figure(pixels, "at most", f"as if stored uncompressed: no ratio measured for {scene.sensor or 'unknown products'}")
 
