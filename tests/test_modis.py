@@ -23,6 +23,9 @@ from xchip.io.storage import StorageOptions
 from xchip.processors import modis, process
 from xchip.processors.recipe import SAME, Catalogue, Item, Staging, Unit
 
+BANDS = (*(f"sur_refl_b{number:02d}" for number in range(1, 8)), "sur_refl_state_500m", "sur_refl_qc_500m")
+"""The assets that are staged: seven reflectances, the state flags, which mark clouds, and the quality control flags."""
+
 OPTIONS: dict[str, Any] = {option.name: option.default for option in modis.RECIPE.all_options()}
 SIZE = 1111950.5196666666
 """Metres of a tile; the map is 36 of them wide and 18 high (MODIS Land, sinusoidal tile grid)."""
@@ -64,7 +67,7 @@ def composite(product: str, begin: date, v: int = 10, h: int = 19, *, pixels: in
             "proj:shape": [pixels, pixels],
             "proj:transform": [SIZE / pixels, 0.0, left, 0.0, -SIZE / pixels, top],
         },
-        "assets": {name: {"href": f"https://example.com/{name}.tif", "roles": ["data"]} for name in (*modis.BANDS, "hdf")},
+        "assets": {name: {"href": f"https://example.com/{name}.tif", "roles": ["data"]} for name in (*BANDS, "hdf")},
     }
 
 
@@ -75,12 +78,12 @@ def write_tile(folder: Path, seed: int = 0) -> tuple[Item, dict[str, np.ndarray]
     a, b, c, d, e, f = item["properties"]["proj:transform"]
     shape = (PIXELS, PIXELS)
     values = {}
-    for name in modis.BANDS:
+    for name in BANDS:
         dtype = {"sur_refl_state_500m": "uint16", "sur_refl_qc_500m": "uint32"}.get(name, "int16")
         values[name] = rng.integers(0, 2**16 if dtype == "uint16" else 2**14, shape).astype(dtype)
     # A quarter of the tile was not seen; the quality flags say so as well as the state flags.
     unseen = (slice(None), slice(0, PIXELS // 4))
-    for name, fill in [*modis.FILL.items(), *((name, -28672) for name in modis.BANDS[:7])]:
+    for name, fill in [*modis.FILL.items(), *((name, -28672) for name in BANDS[:7])]:
         values[name][unseen] = fill
     for name, pixels in values.items():
         path = folder / item["id"] / f"{name}.tif"
@@ -241,7 +244,7 @@ def test_the_search_of_a_real_server(tmp_path: Path) -> None:
 def test_seven_bands_and_both_flags_are_kept_as_they_are_or_warped() -> None:
     item = composite("MOD09A1", date(2020, 1, 1))
     native = modis.assets(item, OPTIONS)
-    assert native == dict.fromkeys(modis.BANDS, SAME)
+    assert native == dict.fromkeys(BANDS, SAME)
     assert len(native) == 9
     warped = modis.assets(item, OPTIONS | {"crs": "EPSG:3857"})
     assert list(warped) == list(native)
@@ -268,7 +271,7 @@ def test_real_items_are_of_this_form(real_data: Path) -> None:
     assert list(modis.choose(unit, shelf, np.random.default_rng(0), OPTIONS | {"years": (2025,), "months": 12})) == []
     for file in ("planetarycomputer__modis-09A1-061", "stactools-modis__MOD09A1"):
         item = json.loads((real_data / f"items/{file}.json").read_text())
-        assert list(modis.assets(item, OPTIONS)) == list(modis.BANDS)
+        assert list(modis.assets(item, OPTIONS)) == list(BANDS)
 
 
 def test_flags_are_read_as_the_user_guide_has_them(tmp_path: Path) -> None:
@@ -277,7 +280,7 @@ def test_flags_are_read_as_the_user_guide_has_them(tmp_path: Path) -> None:
     assert len(rows) == 36
     assert set(rows["sensor"]) == {"modis-09a1"}
     same_fractions(rows, np.vectorize(classes)(values["sur_refl_state_500m"]))
-    for name in modis.BANDS:
+    for name in BANDS:
         copy = tmp_path / "native/items" / modis.COLLECTION / item["id"] / f"{name}.tif"
         assert copy.read_bytes() == Path(item["assets"][name]["href"]).read_bytes()
 
@@ -296,7 +299,7 @@ def test_warped_to_another_map_by_the_nearest_pixel(tmp_path: Path) -> None:
     assert set(rows["proj_code"]) == {"EPSG:3857"}
     folder = tmp_path / "warped/items" / modis.COLLECTION / item["id"]
     grids = set()
-    for name in modis.BANDS:
+    for name in BANDS:
         with rasterio.open(folder / f"{name}.tif") as made, rasterio.open(item["assets"][name]["href"]) as source:
             grids.add((made.transform, made.shape, made.crs))
             fill = modis.FILL.get(name, -28672)
@@ -319,7 +322,7 @@ def test_from_a_real_api_to_archives_in_a_bucket(tmp_path: Path) -> None:
     items = []
     for number in range(8):
         item, _ = write_tile(tmp_path / "source", number)
-        for name in modis.BANDS:
+        for name in BANDS:
             item["assets"][name]["href"] = f"s3://public/{item['id']}/{name}.tif"
         items.append(item)
     for name in ("s3", "api"):
