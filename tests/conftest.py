@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,3 +53,11 @@ def find_raster(real_data: Path) -> Callable[[str], Path]:
         pytest.skip(f"{name} may not be passed on and is not here (see tests/data/README.md)")
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    """Close the figures that a test leaves open in pyplot, which another test may have imported."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

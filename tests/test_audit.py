@@ -270,7 +270,7 @@ def test_blocks_that_are_smaller_than_chips_are_told(written: str, tmp_path: Any
     done = run("split", written, "-o", out, "--block-km", 1, "--buffer-km", 0.9)
     parts = geopandas.read_parquet(out)
     assert (parts["split"] == "buffer").sum() > 350
-    assert "most are too near to another split; a --block-km above 1 sets fewer aside" in done.stderr
+    assert "most chips are too near to another split; a --block-km above 1 puts fewer in the buffer" in done.stderr
     with pytest.warns(UserWarning, match="larger blocks or a smaller buffer may give some"):
         split(geopandas.read_parquet(written), block_km=1, buffer_km=0.9)
     with pytest.raises(ValueError, match=r"column 'split' has \{'buffer': 400\}; make one"):

@@ -222,7 +222,7 @@ def test_completion_in_ipython() -> None:
     dataset, array, package, *shown = done.stdout.splitlines()
     assert dataset.split() == array.split() == METHODS
     assert set(xchip.__all__) <= set(package.split())
-    assert "The table of chips: one row each, in the index schema." in "\n".join(shown)
+    assert "Return the table of chips: one row per chip, in the index schema." in "\n".join(shown)
 
 
 # -- bars --------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from xchip.chips.extract import CHIP_COORDS
 from xchip.core.types import IndexLike
 from xchip.indexing.rows import SERIES, frame_of
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     from xchip.io.storage import StorageOptions
 
+CHIP_COORDS = ("chip_id", "item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top")
+"""Columns of the index that become coordinates of extracted chips."""
 COORDS = (*CHIP_COORDS, "collection", "chip_index_x", "chip_index_y", *SERIES)
 """Columns of the index that become coordinates of chips; the columns of a series come last."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from xchip.chips.chip_rows import CHIP_COORDS
 from xchip.chips.dask_graph import block_key, graph_array
 from xchip.core.arrays import SPATIAL_DIMS, ArrayScene, Xarray, array_scenes, as_dataset, fill_of, pixel_grid
 from xchip.core.grid import LATTICE_TOLERANCE, Chip, PixelGrid
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 NEEDED = ("chip_id", "item_id", "width", "height", "proj_code", "proj_left", "proj_top")
 """Columns of the index that locate a chip."""
-
-CHIP_COORDS = ("chip_id", "item_id", "datetime", "proj_code", "proj_left", "proj_bottom", "proj_right", "proj_top")
-"""Columns of the index that become coordinates of extracted chips."""
 
 
 def isel_chip(obj: Xarray, chip: Chip) -> Xarray:
