@@ -76,3 +76,16 @@ def test_no_two_public_classes_have_one_name() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(str(path.relative_to(PACKAGE)))
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def test_a_misspelt_keyword_is_named_with_a_similar_one() -> None:
+    with pytest.raises(TypeError, match=r"batches\(\) has no parameter 'bach_size'; did you mean 'batch_size'\?"):
+        xchip.batches("index.parquet", bach_size=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"band_stats\(\) has no parameter 'sampel'; did you mean 'sample'\?"):
+        xchip.band_stats("index.parquet", sampel=3)  # type: ignore[call-arg]
+
+
+def test_a_table_without_footprints_is_refused_where_they_are_needed() -> None:
+    item_table = object()
+    with pytest.raises(TypeError, match=r"an index is a path, .* got a object; pass the index itself"):
+        xchip.sample(item_table, 3)  # type: ignore[arg-type]

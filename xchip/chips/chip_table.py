@@ -40,7 +40,9 @@ class TableOptions(TypedDict, total=False):
 class ChipTable:
     """The chips of an index with their reader; made by `open_table`.
 
-    A table is accepted wherever an index is. It pickles, and ``len(table)`` is the number of chips.
+    Functions that read chips accept a table in place of an index: `open_chips`, `batches`, the datasets, `band_stats`, exports
+    and `preview`. A table has no footprints, so functions that need them take the index. It pickles, and ``len(table)`` is the
+    number of chips.
 
     Examples
     --------

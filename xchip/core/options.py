@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 
-def check_options(function: str, options: Mapping[str, object], kind: type) -> None:
+def check_options(function: str | Callable[..., object], options: Mapping[str, object], kind: type) -> None:
     """Raise unless each key of ``options`` is a field of the TypedDict ``kind``.
 
     Parameters
     ----------
     function
-        Name of the function, for the message.
+        The function, or its name, for the message. Parameters of a function are suggested too.
     options
         Keyword arguments by name.
     kind
@@ -33,6 +34,10 @@ def check_options(function: str, options: Mapping[str, object], kind: type) -> N
     names = list(kind.__annotations__)
     for name in options:
         if name not in names:
-            similar = get_close_matches(name, names, n=1)
+            title, explicit = function, []
+            if callable(function):
+                title, parameters = function.__name__, inspect.signature(function).parameters.values()
+                explicit = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+            similar = get_close_matches(name, [*explicit, *names], n=1)
             hint = f"did you mean {similar[0]!r}?" if similar else f"other parameters are {', '.join(names)}"
-            raise TypeError(f"{function}() has no parameter {name!r}; {hint}")
+            raise TypeError(f"{title}() has no parameter {name!r}; {hint}")

@@ -205,7 +205,7 @@ def export_chips(
     >>> first.done, first.files, again.done, again.skipped
     (16, 1, 0, 16)
     """
-    check_options("export_chips", options, ExportOptions)
+    check_options(export_chips, options, ExportOptions)
     kind = _format_of(format)
     attempts, retry_failed = options.pop("attempts", 5), options.pop("retry_failed", True)
     number, parts = _checked_part(part, job, buffer, attempts, workers)

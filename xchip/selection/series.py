@@ -127,7 +127,7 @@ def series(
     """
     import pandas as pd
 
-    check_options("series", limits, LimitOptions)
+    check_options(series, limits, LimitOptions)
     limit = Limits(**limits)
     for name, number in (("length", length), ("min_steps", min_steps)):
         if number is not None and (number != int(number) or number < 1):

@@ -102,7 +102,7 @@ def band_stats(
         raise ValueError(f"sample is a number of chips and must be at least 1, got {sample}")
     if threads is not None:
         check_whole("threads", threads)
-    check_options("band_stats", options, TableOptions)
+    check_options(band_stats, options, TableOptions)
     index, assets, options = rows_and_options(index, assets, options)
     frame = _rows(index, skip_nodata=skip_nodata, storage=options.get("storage") or StorageOptions())
     if isinstance(options.get("items"), Iterator):

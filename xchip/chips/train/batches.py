@@ -218,7 +218,7 @@ def batches(
         check_whole(name, value)
     check_whole("rank", rank, 0, world_size - 1)
     check_whole("worker", worker, 0, workers - 1)
-    check_options("batches", options, ReadingOptions)
+    check_options(batches, options, ReadingOptions)
     threads, prefetch, client = options.pop("threads", None), options.pop("prefetch", 2), options.pop("client", None)
     check_whole("prefetch", prefetch, 0)
     check_whole("seed", seed, 0)

@@ -95,7 +95,7 @@ class ChipDataset(Dataset):
         transform: Transform | None = None,
         **options: Unpack[SampleOptions],
     ) -> None:
-        check_options(type(self).__name__, options, SampleOptions)
+        check_options(type(self), options, SampleOptions)
         self._samples = samples_of(index, assets, **options)
         self.transform = transform
 
@@ -181,7 +181,7 @@ class IterableChipDataset(IterableDataset):
         **options: Unpack[SampleOptions],
     ) -> None:
         torch = the_torch()
-        check_options(type(self).__name__, options, SampleOptions)
+        check_options(type(self), options, SampleOptions)
         self._samples = samples_of(index, assets, **options)
         keys = options.get("keys", "clay")
         sensors = list(dict.fromkeys(sensors_of(self._samples.table)))

@@ -206,6 +206,11 @@ def column_names(index: IndexLike, *, storage: StorageOptions | None = None) -> 
     """Return the names of an index's columns without reading its rows; ``index`` is as for `rows_of`."""
     if not isinstance(index, str | os.PathLike | list | tuple):
         table = cast("Frame", index)
+        if not (hasattr(table, "dtypes") or hasattr(table, "column_names")):
+            raise TypeError(
+                f"an index is a path, a list of paths, a pandas, geopandas or dask frame, or a pyarrow Table, got a "
+                f"{type(index).__name__}; pass the index itself"
+            )
         return [str(name) for name in (table.columns if hasattr(table, "dtypes") else table.column_names)]
     storage = storage or StorageOptions()
     extra = _extra_columns([list_files(path, storage) for path in _paths(index)], storage)
