@@ -113,6 +113,14 @@ def test_no_file_names_a_folder_of_one_machine(tracked: list[Path]) -> None:
     assert {name: paths for name, paths in found.items() if paths} == {}
 
 
+def test_real_data_are_small_and_each_file_has_its_source_and_licence() -> None:
+    data = ROOT / "tests" / "data"
+    assert sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) < 12e6
+    rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| `[^`]+:[^`]+` \| \w[^|]+ \|", (data / "README.md").read_text(), re.MULTILINE)
+    there = {path.name + "/" * path.is_dir() for folder in ("items", "rasters") for path in (data / folder).iterdir()}
+    assert sorted(rows) == sorted(there)
+
+
 # What is imported when
 
 
