@@ -172,7 +172,12 @@ def _is_client_error(error: Exception) -> bool:
 def plain_warnings() -> Iterator[None]:
     """Show only the message of a warning, without its line of code; warnings of the log "xchip" too."""
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *place: show_warning(message)
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):  # of a library, for its developers
+            show_warning(message)
+
+    warnings.showwarning = show  # type: ignore[assignment]  # the place of a warning is not shown
     log, handler = logging.getLogger("xchip"), _WarningHandler(logging.WARNING)
     log.addHandler(handler)
     try:
