@@ -151,20 +151,8 @@ def open_table(
     index
         Rows of an index: a path or URL, a GeoDataFrame, a dask-geopandas frame (it is computed), a pyarrow Table, or a
         `ChipTable`.
-    assets
-        Bands by asset key, band name or common name such as "red". Names that all products have serve several sensors at
-        once. None: the bands that `xchip.stack` takes, united over the sensors; a band that a sensor lacks is filled.
-    items
-        The items, if ``item_href`` does not lead to them: anything that `xchip.stack` takes.
-    sensor
-        A profile, or its name, for all items. None: the sensor in the index.
-    harmonize
-        How to treat the offset of Sentinel-2's processing baseline 04.00, item by item, as for `xchip.stack`. False keeps
-        values as stored, and rejects items whose values have another meaning than those of the first item.
-    pad
-        Allow chips of several sizes: all are padded below and to the right to the largest.
-    storage, pixels
-        How to reach index and items, and rasters; ``pixels`` defaults to ``storage``.
+    assets, items, sensor, harmonize, pad, storage, pixels
+        As for `open_chips`.
 
     Returns
     -------
